@@ -1,0 +1,139 @@
+// Package policy holds what the operator wants: the configuration file, checked.
+// It is pure: it opens no file and asks no kernel.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config is the configuration, flowd.toml(5). The zero value is not of use:
+// Default is.
+type Config struct {
+	Flowtable Flowtable `toml:"flowtable"`
+	Ageing    Ageing    `toml:"ageing"`
+	API       API       `toml:"api"`
+}
+
+// Flowtable says which traffic takes the fast path.
+type Flowtable struct {
+	Devices []Pattern `toml:"devices"` // none: every device that forwards
+	Exclude []Pattern `toml:"exclude"`
+	Offload Offload   `toml:"offload"`
+	After   Threshold `toml:"after"`
+	OnExit  OnExit    `toml:"on_exit"`
+}
+
+// Threshold is what a flow has to show before it is offloaded.
+type Threshold struct {
+	Packets uint64 `toml:"packets"` // of both directions together; 0 and 1: at once
+}
+
+// Ageing says how long flows live.
+type Ageing struct {
+	TCP TCPAgeing `toml:"tcp"`
+}
+
+// TCPAgeing says how long the states of a TCP connection last.
+type TCPAgeing struct {
+	Closing Duration `toml:"closing"` // silence of an eviction candidate before it is evicted
+}
+
+// API says where programs reach the daemon.
+type API struct {
+	Socket string `toml:"socket"`
+}
+
+// Default is the configuration that holds where the file says nothing.
+func Default() Config {
+	return Config{
+		Flowtable: Flowtable{Offload: OffloadSoftware, After: Threshold{Packets: 20}, OnExit: OnExitKeep},
+		Ageing:    Ageing{TCP: TCPAgeing{Closing: Duration{5 * time.Second}}},
+		API:       API{Socket: "/run/flowd/flowd.sock"},
+	}
+}
+
+// Offload is how flows are offloaded.
+type Offload uint8
+
+const (
+	OffloadOff Offload = iota
+	OffloadSoftware
+)
+
+var offloadNames = []string{"off", "software"}
+
+// String is the name in the configuration.
+func (o Offload) String() string { return offloadNames[o] }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (o *Offload) UnmarshalText(b []byte) error { return oneOf(o, b, offloadNames) }
+
+// OnExit says what becomes of the ruleset when the daemon is stopped.
+type OnExit uint8
+
+const (
+	OnExitKeep OnExit = iota // it goes on serving
+	OnExitRemove
+)
+
+var onExitNames = []string{"keep", "remove"}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (o *OnExit) UnmarshalText(b []byte) error { return oneOf(o, b, onExitNames) }
+
+func oneOf[T ~uint8](v *T, b []byte, names []string) error {
+	i := slices.Index(names, string(b))
+	if i < 0 {
+		return fmt.Errorf("%q is not one of %q", b, names)
+	}
+	*v = T(i)
+	return nil
+}
+
+// Pattern is a device name, or a pattern of them as path.Match takes it.
+type Pattern struct{ glob string }
+
+// String is the pattern as written.
+func (p Pattern) String() string { return p.glob }
+
+// maxDeviceName is IFNAMSIZ - 1, linux/if.h: the longest name a device can have.
+const maxDeviceName = 15
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *Pattern) UnmarshalText(b []byte) error {
+	s := string(b)
+	switch _, err := path.Match(s, ""); {
+	case s == "":
+		return errors.New("empty device name")
+	case err != nil:
+		return fmt.Errorf("%q: not a valid pattern: a [ needs its ]", s)
+	case strings.ContainsAny(s, " /\t\n"):
+		return fmt.Errorf("%q: a device name has neither blanks nor slashes", s)
+	case !strings.ContainsAny(s, `*?[\`) && len(s) > maxDeviceName:
+		return fmt.Errorf("%q: a device name has at most %d bytes", s, maxDeviceName)
+	}
+	p.glob = s
+	return nil
+}
+
+// Duration is a time span as time.ParseDuration takes it, greater than zero.
+type Duration struct{ time.Duration }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q: not a time span such as \"5s\" or \"2m30s\"", b)
+	}
+	if v <= 0 {
+		return fmt.Errorf("%q: must be more than nothing", b)
+	}
+	d.Duration = v
+	return nil
+}
+
