@@ -1,0 +1,164 @@
+// Package engine owns the flow table. Step is the whole of its judgement: what
+// was learnt goes in, what the kernel is to be asked comes out. Run feeds it.
+package engine
+
+import (
+	"container/heap"
+	"time"
+
+	"flowd/flow"
+)
+
+// Config is what the engine is told once.
+type Config struct {
+	// Closing is how long an eviction candidate must have been silent before it
+	// is evicted.
+	Closing time.Duration
+}
+
+// retry is how long after a request the flow is looked at again: a request that
+// came to nothing is made anew.
+const retry = time.Second
+
+// Engine is the only writer of its table and journal. Step must not be called
+// while Run runs; all other exported methods are for any goroutine.
+type Engine struct {
+	cfg     Config
+	table   *flow.Table
+	journal *flow.Journal
+	kernel  Kernel
+
+	due      agenda
+	awaiting map[flow.Key]struct{} // silent candidates that the kernel was asked about
+	changes  []flow.Change         // of the step at hand, kept for its memory
+	actions  []flow.Action
+
+	commands chan evict
+	syncs    syncs
+}
+
+// Kernel is what the engine asks of the kernel.
+type Kernel interface {
+	// Submit hands over requests. It does not wait and returns nothing: what
+	// came of them is learnt from events.
+	Submit([]flow.Action)
+	// Refresh asks for a dump that begins now or later and returns its number,
+	// which its SyncEnd will carry in ID.
+	Refresh() uint32
+}
+
+// New returns an engine with an empty table and a journal of the given size.
+func New(cfg Config, kernel Kernel, journal int) *Engine {
+	return &Engine{
+		cfg: cfg, table: flow.NewTable(), journal: flow.NewJournal(journal), kernel: kernel,
+		awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
+	}
+}
+
+// Table returns the table, for reading.
+func (e *Engine) Table() *flow.Table { return e.table }
+
+// Journal returns the journal, for reading.
+func (e *Engine) Journal() *flow.Journal { return e.journal }
+
+// Step takes in events and the time, in ns since the epoch, and returns what the
+// kernel is to be asked. It does no I/O and reads no clock: the same table,
+// events and time give the same actions. The result is valid until the next call.
+func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
+	e.actions, e.changes = e.actions[:0], e.changes[:0]
+	for i := range events {
+		ev := &events[i]
+		e.changes = e.table.Apply(e.changes, ev, now)
+		switch ev.Kind {
+		case flow.Sample:
+			e.judge(ev, now)
+		case flow.SyncEnd:
+			if ev.Has&flow.Partial == 0 {
+				e.syncs.ended(ev.ID)
+			}
+		}
+	}
+	for i := range e.changes {
+		if c := &e.changes[i]; c.Kind == flow.Candidate {
+			// The first read is the base that the later one is compared with: the
+			// counters of a flow in the flowtable come with no event.
+			e.read(c.Flow.Orig, c.Flow.ID)
+			e.look(c.Flow.Orig, c.Flow.ID, now+int64(e.cfg.Closing))
+		}
+	}
+	e.journal.Append(e.changes)
+	e.sweep(now)
+	return e.actions
+}
+
+// sweep looks at the flows that are due.
+func (e *Engine) sweep(now int64) {
+	for len(e.due) > 0 && e.due[0].at <= now {
+		a := heap.Pop(&e.due).(appointment)
+		f, ok := e.table.Find(a.orig)
+		switch {
+		case !ok || f.ID != a.id:
+			delete(e.awaiting, a.orig)
+		case f.Reason != flow.ReasonNone:
+			e.remove(a.orig, a.id, now)
+		case !f.Candidate:
+			delete(e.awaiting, a.orig)
+		case f.Seen+int64(e.cfg.Closing) > now:
+			e.look(a.orig, a.id, f.Seen+int64(e.cfg.Closing))
+		default:
+			e.awaiting[a.orig] = struct{}{}
+			e.read(a.orig, a.id)
+			e.look(a.orig, a.id, now+int64(retry))
+		}
+	}
+}
+
+// judge evicts a candidate that the kernel has just shown to be silent still.
+func (e *Engine) judge(ev *flow.Event, now int64) {
+	if _, ok := e.awaiting[ev.Orig]; !ok {
+		return
+	}
+	f, ok := e.table.Find(ev.Orig)
+	if !ok || f.ID != ev.ID || !f.Candidate || f.Seen+int64(e.cfg.Closing) > now {
+		return
+	}
+	delete(e.awaiting, ev.Orig)
+	if e.table.Delete(f.Orig, f.ID, f.ClosedReason()) {
+		e.remove(f.Orig, f.ID, now)
+	}
+}
+
+func (e *Engine) read(orig flow.Key, id uint32) {
+	e.actions = append(e.actions, flow.Action{Verb: flow.Read, Orig: orig, ID: id})
+}
+
+// remove asks for the deletion of a connection, and again until it is gone.
+func (e *Engine) remove(orig flow.Key, id uint32, now int64) {
+	e.actions = append(e.actions, flow.Action{Verb: flow.Remove, Orig: orig, ID: id})
+	e.look(orig, id, now+int64(retry))
+}
+
+func (e *Engine) look(orig flow.Key, id uint32, at int64) {
+	heap.Push(&e.due, appointment{at: at, orig: orig, id: id})
+}
+
+// appointment is a flow to be looked at, and when.
+type appointment struct {
+	at   int64
+	orig flow.Key
+	id   uint32
+}
+
+// agenda is a heap of appointments, the next one first.
+type agenda []appointment
+
+func (a agenda) Len() int           { return len(a) }
+func (a agenda) Less(i, j int) bool { return a[i].at < a[j].at }
+func (a agenda) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
+func (a *agenda) Push(x any)        { *a = append(*a, x.(appointment)) }
+func (a *agenda) Pop() any {
+	old := *a
+	x := old[len(old)-1]
+	*a = old[:len(old)-1]
+	return x
+}
