@@ -1,0 +1,172 @@
+// Package api serves flowd's interface to other programs, gRPC over a unix
+// socket, and is its client. The wire format and its reference documentation are
+// in flowdv1/flowd.proto.
+package api
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"flowd/api/flowdv1"
+	"flowd/flow"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// listBatch flows travel in one message: some 100 bytes each, well below
+	// gRPC's limit of 4 MiB for a message, and far above what a message costs.
+	listBatch = 512
+	// evictWait is how long a caller waits to see flows end.
+	evictWait = 2 * time.Second
+	// refreshWait is how long a caller waits for the kernel's table to be read.
+	refreshWait = 30 * time.Second
+)
+
+// Backend is what the server serves.
+type Backend interface {
+	Table() *flow.Table
+	Journal() *flow.Journal
+	// Refresh returns when the table shows the kernel as of now or later.
+	Refresh(context.Context) error
+	// Evict asks for the deletion of these connections and returns how many were
+	// still there; their ends follow in the journal.
+	Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) (int, error)
+	Status() *flowdv1.Status
+	// Ruleset is the ruleset in force, in nft syntax.
+	Ruleset() string
+}
+
+// Server answers the calls of flowd.proto.
+type Server struct {
+	flowdv1.UnimplementedFlowdServer
+	backend Backend
+}
+
+// NewServer returns a gRPC server for the backend, with reflection and the
+// standard health service.
+func NewServer(b Backend) *grpc.Server {
+	s := grpc.NewServer()
+	flowdv1.RegisterFlowdServer(s, &Server{backend: b})
+	grpc_health_v1.RegisterHealthServer(s, health.NewServer())
+	reflection.Register(s)
+	return s
+}
+
+// GetStatus implements flowdv1.FlowdServer.
+func (s *Server) GetStatus(context.Context, *flowdv1.GetStatusRequest) (*flowdv1.Status, error) {
+	return s.backend.Status(), nil
+}
+
+// GetRuleset implements flowdv1.FlowdServer.
+func (s *Server) GetRuleset(context.Context, *flowdv1.GetRulesetRequest) (*flowdv1.Ruleset, error) {
+	return &flowdv1.Ruleset{Nft: s.backend.Ruleset()}, nil
+}
+
+// ListFlows implements flowdv1.FlowdServer.
+func (s *Server) ListFlows(req *flowdv1.ListFlowsRequest, out grpc.ServerStreamingServer[flowdv1.ListFlowsResponse]) error {
+	q, err := fromFilter(req.Filter)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if !req.Cached {
+		if err := s.refresh(out.Context()); err != nil {
+			return err
+		}
+	}
+	next, now := s.backend.Journal().Next(), time.Now().UnixNano()
+	batch := &flowdv1.ListFlowsResponse{}
+	for f := range s.backend.Table().All() {
+		if !q.Match(f) {
+			continue
+		}
+		batch.Flows = append(batch.Flows, toFlow(f, now))
+		if len(batch.Flows) == listBatch {
+			if err := out.Send(batch); err != nil {
+				return err
+			}
+			batch = &flowdv1.ListFlowsResponse{}
+		}
+	}
+	batch.NextSeq = next
+	return out.Send(batch)
+}
+
+// GetFlow implements flowdv1.FlowdServer.
+func (s *Server) GetFlow(ctx context.Context, req *flowdv1.GetFlowRequest) (*flowdv1.Flow, error) {
+	q, err := fromFilter(req.Filter)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if _, whole := q.Key(); !whole && q.ID == nil {
+		return nil, status.Error(codes.InvalidArgument,
+			"one flow is named by protocol, source, destination and both ports, or by its conntrack id; to see many, list them")
+	}
+	flows, err := s.match(ctx, q)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(flows) == 0:
+		return nil, status.Error(codes.NotFound, "no such flow; list the flows to see which there are")
+	case len(flows) > 1:
+		return nil, status.Errorf(codes.FailedPrecondition,
+			"%d flows match, the first two in zones %d and %d with ids %d and %d: name the zone or the id",
+			len(flows), flows[0].Orig.Zone, flows[1].Orig.Zone, flows[0].ID, flows[1].ID)
+	}
+	return toFlow(&flows[0], time.Now().UnixNano()), nil
+}
+
+// match reads the kernel and returns the flows that a filter selects.
+func (s *Server) match(ctx context.Context, q *flow.Filter) ([]flow.Flow, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	var flows []flow.Flow
+	for f := range s.backend.Table().All() {
+		if q.Match(f) {
+			flows = append(flows, *f)
+		}
+	}
+	return flows, nil
+}
+
+func (s *Server) refresh(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, refreshWait)
+	defer cancel()
+	err := s.backend.Refresh(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return status.Errorf(codes.DeadlineExceeded, "the kernel's connection table was not read within %v; \"cached\" lists what is known", refreshWait)
+	}
+	return err
+}
+
+// EvictFlows implements flowdv1.FlowdServer.
+func (s *Server) EvictFlows(ctx context.Context, req *flowdv1.EvictFlowsRequest) (*flowdv1.EvictFlowsResponse, error) {
+	q, err := fromFilter(req.Filter)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if *q == (flow.Filter{}) && !req.All {
+		return nil, status.Error(codes.InvalidArgument, "an empty filter would evict every flow: set all if that is what is meant")
+	}
+	flows, err := s.match(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if len(flows) == 0 {
+		return nil, status.Error(codes.NotFound, "no flow matches; list the flows to see which there are")
+	}
+	ends := followEnds(s.backend, flows)
+	if _, err := s.backend.Evict(ctx, flows, flow.ReasonCommand); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, evictWait)
+	defer cancel()
+	return ends.wait(ctx), nil
+}
