@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"flowd/api"
+	"flowd/api/flowdv1"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+)
+
+func newStatus(c *connection) *cobra.Command {
+	var out format
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "show how daemon, kernel and table are",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return c.do(func(client *api.Client) error {
+				s, err := client.GetStatus(cmd.Context(), &flowdv1.GetStatusRequest{})
+				if err != nil {
+					return err
+				}
+				if out.name == "json" {
+					b, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(s)
+					if err == nil {
+						_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", b)
+					}
+					return err
+				}
+				return printStatus(cmd.OutOrStdout(), s, time.Now())
+			})
+		},
+	}
+	out.register(cmd)
+	return cmd
+}
+
+// printStatus writes what matters first first: does it run, does it offload, did
+// it lose anything.
+func printStatus(w io.Writer, s *flowdv1.Status, now time.Time) error {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	ready := "ready"
+	if !s.Ready {
+		ready = "reading the kernel's table"
+	}
+	line("flowd", "%s, pid %d, up %s, %s", s.Version, s.Pid, span(seconds(s.StartedNs, now)), ready)
+	line("kernel", "%s, network namespace %s", s.Kernel, s.Network)
+	config := s.Config
+	if config == "" {
+		config = "built-in defaults"
+	}
+	line("config", "%s", config)
+	printPath(line, s.Path)
+	printTable(line, s.Table)
+	printEvents(line, s.Events)
+	for _, setting := range s.Settings {
+		line("setting", "%s", setting)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+type liner func(name, format string, args ...any)
+
+func printPath(line liner, p *flowdv1.Status_Path) {
+	switch {
+	case p.GetDegraded() != "":
+		line("offload", "none, although %s is wanted: %s", p.GetOffload(), p.GetDegraded())
+	case p.GetOffload() == "off":
+		line("offload", "off")
+	default:
+		line("offload", "%s, after %d packets, on %s", p.GetOffload(), p.GetAfterPackets(), listOr(p.GetDevices(), "no device"))
+	}
+	if len(p.GetMissing()) > 0 {
+		line("", "not on %s: gone, or refused by the kernel", strings.Join(p.GetMissing(), ", "))
+	}
+	if p.GetTap() {
+		line("", "FIN and RST of offloaded flows are watched at ingress")
+	}
+	if p.GetRepairs() > 0 {
+		line("", "ruleset restored %d times after another program changed it", p.GetRepairs())
+	}
+	line("slow path", "%d packets, %s", p.GetSlowPackets(), size(p.GetSlowBytes()))
+}
+
+func printTable(line liner, t *flowdv1.Status_Table) {
+	line("flows", "%d of %d, %d offloaded (%s), %d in hardware, %d to be evicted",
+		t.GetFlows(), t.GetKernelLimit(), t.GetOffloaded(), percent(t.GetOffloaded(), t.GetFlows()), t.GetHardware(), t.GetCandidates())
+	var ends []string
+	for _, reason := range slices.Sorted(maps.Keys(t.GetEnded())) {
+		ends = append(ends, fmt.Sprintf("%d %s", t.GetEnded()[reason], reason))
+	}
+	line("since up", "%d created, %d times offloaded, ended: %s", t.GetCreated(), t.GetOffloads(), listOr(ends, "none"))
+}
+
+func printEvents(line liner, e *flowdv1.Status_Events) {
+	line("events", "%d read, %d overruns, %d malformed; %d dumps, the last in %s, repaired %d flows",
+		e.GetDecoded(), e.GetOverruns(), e.GetMalformed(), e.GetDumps(), time.Duration(e.GetDumpNs()).Round(10*time.Microsecond), e.GetRepaired())
+	line("requests", "%d done, %d failed", e.GetRequests(), e.GetRequestsFailed())
+	if e.GetSightings()+e.GetSightingsLost() > 0 {
+		line("FIN/RST", "%d seen, %d lost", e.GetSightings(), e.GetSightingsLost())
+	}
+}
+
+func listOr(items []string, none string) string {
+	if len(items) == 0 {
+		return none
+	}
+	return strings.Join(items, ", ")
+}
+
+func percent(part, whole uint64) string {
+	if whole == 0 {
+		return "0 %"
+	}
+	return fmt.Sprintf("%.0f %%", 100*float64(part)/float64(whole))
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"flowd/api"
+	"flowd/api/flowdv1"
+	"flowd/flow"
+
+	"github.com/spf13/cobra"
+)
+
+func newWatch(c *connection) *cobra.Command {
+	var (
+		filter filterFlags
+		out    format
+		since  uint64
+	)
+	cmd := &cobra.Command{
+		Use:   "watch [filter]",
+		Short: "show changes as they happen",
+		Long: `Show changes of flows as they happen: new, established, offloaded (to the fast
+path), onloaded (back to the slow path), closing, candidate (closed, evicted when
+it stays silent), marked, evicted and expired, the last two with the reason and
+the final counters. It ends with an error when it could not keep up.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			m, err := filter.message()
+			if err != nil {
+				return err
+			}
+			return c.do(func(client *api.Client) error {
+				stream, err := client.Watch(cmd.Context(), &flowdv1.WatchRequest{Filter: m, SinceSeq: since})
+				if err != nil {
+					return err
+				}
+				for {
+					batch, err := stream.Recv()
+					if err != nil {
+						return err
+					}
+					for _, change := range batch.Changes {
+						if err := printChange(cmd.OutOrStdout(), change, out.name); err != nil {
+							return err
+						}
+					}
+				}
+			})
+		},
+	}
+	filter.register(cmd.Flags())
+	out.register(cmd)
+	cmd.Flags().Uint64Var(&since, "since", 0, "begin with the change of this number; 0: with what happens from now on")
+	return cmd
+}
+
+func printChange(w io.Writer, c *flowdv1.Change, format string) error {
+	if format == "json" {
+		return printJSON(w, newChangeJSON(c))
+	}
+	f := c.Flow
+	src, dst := ends(flow.Proto(f.Protocol), f.Orig)
+	what := c.Event
+	if c.Reason != "" {
+		what += " (" + c.Reason + ")"
+	}
+	line := fmt.Sprintf("%s  %-20s %-5s %s > %s", stamp(c.TimeNs), what, flow.Proto(f.Protocol), src, dst)
+	if f.PacketsOrig+f.PacketsReply > 0 {
+		line += fmt.Sprintf("  %d/%d packets %s/%s", f.PacketsOrig, f.PacketsReply, size(f.BytesOrig), size(f.BytesReply))
+	}
+	if format == "wide" {
+		src, dst = ends(flow.Proto(f.Protocol), f.Reply)
+		line += fmt.Sprintf("  reply %s > %s  id %d  %s  offload %s  mark %#x", src, dst, f.Id,
+			flow.State(f.State), flow.Offload(f.Offload), f.Mark)
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"flowd/nft"
+	"flowd/policy"
+
+	"golang.org/x/sys/unix"
+)
+
+// tapGroup is the netlink log group of the FIN/RST tap: high, as ulogd's are low.
+const tapGroup = 4711
+
+// settle is how long the keeper waits after it has looked at the ruleset, so
+// that a program that changes rules all the time does not keep it busy, and
+// again is how soon it tries anew what came to nothing.
+const settle, again = 100 * time.Millisecond, time.Second
+
+// keeper holds the wanted ruleset in the kernel: when devices come or go, when
+// the configuration changes, and when another program damages it. Only Run, and
+// load before it, talk to the kernel.
+type keeper struct {
+	log      *slog.Logger
+	conn     *nft.Conn
+	features nft.Features
+	wake     chan struct{} // something may have changed
+
+	mu       sync.Mutex
+	cfg      policy.Config
+	author   nft.Generation // of the newest foreign generation not looked at yet
+	applied  nft.Ruleset
+	missing  []string
+	degraded string
+	repairs  uint64
+}
+
+func newKeeper(log *slog.Logger, cfg policy.Config) (*keeper, error) {
+	conn, err := nft.Open()
+	if err != nil {
+		return nil, err
+	}
+	features, err := conn.Probe()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return &keeper{log: log, conn: conn, features: features, cfg: cfg, wake: make(chan struct{}, 1)}, nil
+}
+
+// ruleset compiles the configuration for the devices there are now.
+func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features) (nft.Ruleset, error) {
+	r := nft.Ruleset{
+		Offload:      cfg.Flowtable.Offload == policy.OffloadSoftware && f.Flowtable,
+		AfterPackets: cfg.Flowtable.After.Packets,
+	}
+	if !r.Offload {
+		return r, nil
+	}
+	devices, err := conn.Devices(globs(cfg.Flowtable.Devices), globs(cfg.Flowtable.Exclude))
+	if err != nil {
+		return r, err
+	}
+	r.Devices = devices
+	if needsTap(f) {
+		r.Tap = &nft.Tap{Group: tapGroup}
+	}
+	return r, nil
+}
+
+// needsTap tells whether the flowtable forwards the closing packets of a
+// connection itself, so that conntrack never sees them.
+func needsTap(f nft.Features) bool { return f.ClosingState && f.IngressInet && f.LogGroup }
+
+func globs(patterns []policy.Pattern) []string {
+	var s []string
+	for _, p := range patterns {
+		s = append(s, p.String())
+	}
+	return s
+}
+
+// load brings the wanted ruleset into the kernel, in place. Where the kernel
+// refuses the flowtable the rest is loaded without, and why is kept.
+func (k *keeper) load() error {
+	k.mu.Lock()
+	cfg := k.cfg
+	k.mu.Unlock()
+	want, err := ruleset(k.conn, cfg, k.features)
+	if err != nil {
+		return err
+	}
+	degraded := ""
+	if cfg.Flowtable.Offload == policy.OffloadSoftware && !k.features.Flowtable {
+		degraded = fmt.Sprintf("kernel %s has no flowtable: CONFIG_NF_FLOW_TABLE and CONFIG_NF_FLOW_TABLE_INET are needed, modules nf_flow_table, nf_flow_table_inet and nft_flow_offload", k.features.Release)
+	}
+	missing, err := k.conn.Apply(want)
+	if err != nil && want.Offload && !errors.Is(err, unix.EPERM) {
+		degraded = fmt.Sprintf("the kernel refuses the flowtable: %v", err)
+		want = nft.Ruleset{AfterPackets: want.AfterPackets}
+		missing, err = k.conn.Apply(want)
+	}
+	if err != nil {
+		return err
+	}
+	k.report(want, missing, degraded)
+	return nil
+}
+
+// report keeps what is in force and logs what is new about it.
+func (k *keeper) report(applied nft.Ruleset, missing []string, degraded string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if degraded != "" && degraded != k.degraded {
+		k.log.Warn("no offload: connections are followed, but all take the slow path", "why", degraded)
+	}
+	if applied.String() != k.applied.String() {
+		k.log.Info("ruleset in force", "table", "inet flowd", "offload", applied.Offload, "devices", applied.Devices, "missing", missing)
+	}
+	k.applied, k.missing, k.degraded = applied, missing, degraded
+}
+
+// Run keeps the ruleset until ctx ends.
+func (k *keeper) Run(ctx context.Context) error {
+	retry := time.NewTimer(again)
+	retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.wake:
+		case <-retry.C:
+		}
+		if err := k.restore(); err != nil {
+			k.log.Error("ruleset not in force, trying again", "error", err, "in", again)
+			retry.Reset(again)
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// restore looks whether the kernel has what was last applied, says so if not,
+// and brings what is wanted now into force.
+func (k *keeper) restore() error {
+	k.mu.Lock()
+	applied, author := k.applied, k.author
+	k.author = nft.Generation{}
+	k.mu.Unlock()
+	if damage := k.conn.Check(applied); damage != nil {
+		if author.ID != 0 {
+			k.log.Warn("another program changed flowd's ruleset: restoring it", "program", author.Name, "pid", author.PID, "damage", damage)
+			k.mu.Lock()
+			k.repairs++
+			k.mu.Unlock()
+		}
+		return k.load()
+	}
+	k.mu.Lock()
+	cfg := k.cfg
+	k.mu.Unlock()
+	want, err := ruleset(k.conn, cfg, k.features)
+	if err != nil || want.String() == applied.String() {
+		return err
+	}
+	return k.load()
+}
+
+// changed is called when devices or the configuration may have changed.
+func (k *keeper) changed() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// generation is called for each new generation of the kernel's ruleset.
+func (k *keeper) generation(g nft.Generation) {
+	if g.Own {
+		return
+	}
+	k.mu.Lock()
+	k.author = g
+	k.mu.Unlock()
+	k.changed()
+}
+
+// reload puts another configuration into force.
+func (k *keeper) reload(cfg policy.Config) {
+	k.mu.Lock()
+	k.cfg = cfg
+	k.mu.Unlock()
+	k.changed()
+}
+
+// state returns what is in force.
+func (k *keeper) state() (cfg policy.Config, applied nft.Ruleset, missing []string, degraded string, repairs uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cfg, k.applied, k.missing, k.degraded, k.repairs
+}
+
+// close leaves the ruleset serving, unless the configuration says otherwise.
+func (k *keeper) close() error {
+	defer k.conn.Close()
+	if k.cfg.Flowtable.OnExit == policy.OnExitRemove {
+		return k.conn.Remove()
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"flowd/api"
+	"flowd/ct"
+	"flowd/engine"
+	"flowd/flow"
+	"flowd/policy"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// refresh is the shortest time between two periodic reads of the kernel's
+	// table: that a flow was offloaded has no event of its own.
+	refresh = time.Second
+	// journalSize changes are kept for watchers: some 15 MB once it was full.
+	journalSize = 1 << 16
+)
+
+// parts are what the daemon consists of, wired together.
+type parts struct {
+	log      *slog.Logger
+	file     string // configuration
+	settings []ct.SysctlChange
+	keeper   *keeper
+	reader   *ct.Reader
+	writer   *ct.Writer
+	tap      *ct.Tap // nil where conntrack sees FIN and RST itself
+	engine   *engine.Engine
+	listener net.Listener
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(ctx context.Context, file string, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	cfg, err := loadConfig(file)
+	if err != nil {
+		return err
+	}
+	lock, err := lockNamespace()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	p, err := assemble(cfg, file, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.run(ctx), p.keeper.close())
+}
+
+// assemble opens everything, the kernel's state last: who cannot run to the end
+// changes nothing.
+func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err error) {
+	p := &parts{log: log, file: file}
+	if p.listener, err = api.Listen(cfg.API.Socket); err != nil {
+		if errors.Is(err, api.ErrInUse) {
+			return nil, coded{err, exitRunning}
+		}
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.listener.Close()
+		}
+	}()
+	if p.writer, err = ct.NewWriter(func(a flow.Action, err error) {
+		log.Warn("kernel refused a request", "flow", a.Orig, "id", a.ID, "error", err)
+	}); err != nil {
+		return nil, err
+	}
+	if p.keeper, err = newKeeper(log, cfg); err != nil {
+		return nil, err
+	}
+	if needsTap(p.keeper.features) {
+		if p.tap, err = ct.NewTap(tapGroup); err != nil {
+			return nil, err
+		}
+	}
+	// The ruleset makes the kernel load conntrack and track; its settings exist
+	// from then on, and events and dumps show what it tracks.
+	if err = p.keeper.load(); err != nil {
+		return nil, err
+	}
+	if err = p.settle(); err != nil {
+		return nil, err
+	}
+	if p.reader, err = ct.NewReader(ct.ReaderConfig{Refresh: refresh}); err != nil {
+		return nil, err
+	}
+	p.engine = engine.New(engine.Config{Closing: cfg.Ageing.TCP.Closing.Duration}, kernel{p.reader, p.writer}, journalSize)
+	return p, nil
+}
+
+// settle sets conntrack as flowd needs it.
+func (p *parts) settle() error {
+	p.settings = ct.Ensure(ct.Needed)
+	for _, s := range p.settings {
+		if errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events" {
+			return coded{fmt.Errorf("setting %s: %w", s.Name, s.Err), exitKernel}
+		}
+		if s.Err != nil {
+			p.log.Warn("setting not changed: flowd goes without", "setting", s.Name, "for", s.Why, "error", s.Err)
+			continue
+		}
+		p.log.Info("setting changed", "setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
+	}
+	return nil
+}
+
+// kernel is what the engine asks: entries from the writer, dumps from the reader.
+type kernel struct {
+	*ct.Reader
+	*ct.Writer
+}
+
+// run starts every goroutine of the daemon, and returns when all have ended.
+func (p *parts) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	sources := engine.Sources{Events: p.reader.Events(), Recycle: p.reader.Recycle, Answers: p.writer.Answers()}
+
+	group.Go(func() error { return p.reader.Run(ctx) }) // conntrack's events and dumps
+	group.Go(func() error { return p.writer.Run(ctx) }) // requests to conntrack
+	if p.tap != nil {
+		sources.Sightings = p.tap.Events()
+		group.Go(func() error { return p.tap.Run(ctx) }) // FIN and RST of offloaded flows
+	}
+	group.Go(func() error { return p.engine.Run(ctx, sources) })                                    // the table's only writer
+	group.Go(func() error { return p.keeper.Run(ctx) })                                             // the ruleset in the kernel
+	group.Go(func() error { return until(ctx, p.keeper.conn.Watch(ctx, p.keeper.generation)) })     // who changes rulesets
+	group.Go(func() error { return until(ctx, p.keeper.conn.WatchDevices(ctx, p.keeper.changed)) }) // devices that come and go
+	group.Go(func() error { return p.serveAPI(ctx) })                                               // programs on the socket
+	group.Go(func() error { return p.announce(ctx) })                                               // systemd
+	group.Go(func() error { return p.reloads(ctx) })                                                // SIGHUP
+	return group.Wait()
+}
+
+// until takes the end of ctx for what it is: no error.
+func until(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// serveAPI answers on the socket until ctx ends. Watchers are cut off then.
+func (p *parts) serveAPI(ctx context.Context) error {
+	server := api.NewServer(&backend{Engine: p.engine, parts: p, started: time.Now()})
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer stop()
+	if err := server.Serve(p.listener); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	return nil
+}
+
+// announce tells systemd when the table is complete, and when the end begins.
+func (p *parts) announce(ctx context.Context) error {
+	if p.engine.Synced(ctx) == nil {
+		p.log.Info("ready", "flows", p.engine.Table().Len())
+		daemon.SdNotify(false, daemon.SdNotifyReady)
+	}
+	<-ctx.Done()
+	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	p.log.Info("stopping", "ruleset", "stays, unless on_exit says otherwise")
+	return nil
+}
+
+// reloads reads the configuration again at SIGHUP. A bad file changes nothing.
+func (p *parts) reloads(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		}
+		cfg, err := loadConfig(p.file)
+		if err != nil {
+			p.log.Error("configuration not changed", "error", err)
+			continue
+		}
+		p.log.Info("configuration read again", "file", p.file)
+		p.keeper.reload(cfg)
+	}
+}
