@@ -29,9 +29,9 @@ const (
 	// wake-up is paid for by the sender in softirq, on the path that sets up the
 	// router's flows: woken for every event, a router does 40 % fewer of them.
 	nap = time.Millisecond
-	// dumpShare bounds what periodic dumps cost: the next one waits at least this
-	// many times as long as the last one took.
-	dumpShare = 50
+	// dumpShare bounds what periodic dumps cost, to half a percent of a core: the
+	// next one waits at least this many times as long as the last one took.
+	dumpShare = 200
 )
 
 // ReaderConfig sets up a Reader.
@@ -42,10 +42,10 @@ type ReaderConfig struct {
 
 // ReaderStats counts what the Reader did since it was opened.
 type ReaderStats struct {
-	Events    uint64 // decoded, of every kind
-	Overruns  uint64 // times the kernel dropped events because the buffer was full
-	Malformed uint64 // messages that could not be decoded
-	Dumps     uint64 // begun
+	Events    uint64        // decoded, of every kind
+	Overruns  uint64        // times the kernel dropped events because the buffer was full
+	Malformed uint64        // messages that could not be decoded
+	Dumps     uint64        // begun
 	DumpTime  time.Duration // of the last one
 }
 

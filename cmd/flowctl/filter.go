@@ -65,8 +65,10 @@ func (f *filterFlags) message() (*flowdv1.Filter, error) {
 		bits        int
 		to          **uint32
 	}{
-		{"sport", f.sport, 16, &m.Sport}, {"dport", f.dport, 16, &m.Dport},
-		{"zone", f.zone, 16, &m.Zone}, {"id", f.id, 32, &m.Id},
+		{"sport", f.sport, 16, &m.Sport},
+		{"dport", f.dport, 16, &m.Dport},
+		{"zone", f.zone, 16, &m.Zone},
+		{"id", f.id, 32, &m.Id},
 	} {
 		errs = append(errs, number(n.name, n.value, n.bits, n.to))
 	}

@@ -17,7 +17,7 @@ import (
 	"flowd/flow"
 	"flowd/policy"
 
-	"github.com/coreos/go-systemd/v22/daemon"
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -171,10 +171,10 @@ func (p *parts) serveAPI(ctx context.Context) error {
 func (p *parts) announce(ctx context.Context) error {
 	if p.engine.Synced(ctx) == nil {
 		p.log.Info("ready", "flows", p.engine.Table().Len())
-		daemon.SdNotify(false, daemon.SdNotifyReady)
+		systemd.SdNotify(false, systemd.SdNotifyReady)
 	}
 	<-ctx.Done()
-	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	systemd.SdNotify(false, systemd.SdNotifyStopping)
 	p.log.Info("stopping", "ruleset", "stays, unless on_exit says otherwise")
 	return nil
 }

@@ -1,0 +1,65 @@
+# flowd: what a person types. Each target installs what it needs on Debian, as
+# root, or says in one line what to install.
+
+SHELL := /bin/sh
+GO    ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Tools of exact versions, run from the module cache.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
+
+KERNELS ?= 6.1,6.12,sid
+# Packages whose tests need a kernel that the machine may not have.
+IN_VM   := ./ct ./nft ./testenv/vm ./cmd/flowd
+
+.PHONY: all build demo test lint unit vm generate clean install
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/flowd ./cmd/flowctl
+
+# The main job on real traffic: a router, accelerated, and what flowctl shows of it.
+demo:
+	@testenv/needs
+	@testenv/demo
+
+# Everything that CI runs.
+test: lint unit vm
+
+lint:
+	@testenv/needs
+	$(GO) mod verify >/dev/null
+	$(GO) vet ./...
+	$(GO) vet -tags kernel ./...
+	$(GO) run $(STATICCHECK) -tags kernel ./...
+	@out=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not gofumpt-ed:"; echo "$$out"; exit 1; }
+	shellcheck testenv/lab testenv/demo testenv/needs
+
+# Includes the fuzz targets' seeds.
+unit:
+	@testenv/needs
+	$(GO) test -race ./...
+
+# The same kernels for everybody: stock Debian, in QEMU.
+vm:
+	@testenv/needs
+	$(GO) run ./testenv/cmd/vmtest -kernels $(KERNELS) $(IN_VM)
+
+generate:
+	$(GO) generate ./...
+
+clean:
+	rm -rf bin
+
+# For packagers: DESTDIR and PREFIX as usual.
+PREFIX ?= /usr
+install: build
+	install -Dm755 -t $(DESTDIR)$(PREFIX)/sbin bin/flowd
+	install -Dm755 -t $(DESTDIR)$(PREFIX)/bin bin/flowctl
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/flowd.service
+	install -Dm644 systemd/flowd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/flowd.conf
+	install -Dm644 systemd/flowd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/flowd.conf
+	install -Dm644 -t $(DESTDIR)/etc/flowd systemd/flowd.toml

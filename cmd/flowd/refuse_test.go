@@ -1,0 +1,160 @@
+//go:build !kernel
+
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"flowd/testenv"
+)
+
+// expect starts a flowd that must end by itself, with an exit code and words in
+// its log.
+func expect(t *testing.T, d *daemon, code int, words ...string) {
+	t.Helper()
+	d.wait(code)
+	for _, w := range words {
+		if !strings.Contains(d.log.String(), w) {
+			t.Errorf("the log does not say %q:\n%s", w, d.log)
+		}
+	}
+	if strings.Contains(d.log.String(), "goroutine ") {
+		t.Errorf("panic:\n%s", d.log)
+	}
+}
+
+func TestRefusesBadConfiguration(t *testing.T) {
+	lab := testenv.Up(t)
+	expect(t, launch(t, lab.Router, "[flowtable]\noffload = \"hw\"\n"), exitUsage,
+		`flowd.toml:2:11: flowtable.offload: "hw" is not one of ["off" "software"]`, `offload = "hw"`, "^")
+	expect(t, launch(t, lab.Router, "[flowtable]\nspeed = 1\n"), exitUsage, `:2:1: unknown key "flowtable.speed"`)
+	if out := lab.Router.Run(t, "nft", "list", "ruleset"); out != "" {
+		t.Errorf("something was loaded all the same:\n%s", out)
+	}
+}
+
+func TestRefusesUnreadableConfiguration(t *testing.T) {
+	for _, path := range []string{"/nonexistent/flowd.toml", t.TempDir()} {
+		out, err := (*testenv.Namespace)(nil).Output(program(t, "flowd"), "check", "--config", path)
+		if err == nil || !strings.Contains(err.Error(), "flowd: configuration: ") || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v %s", path, err, out)
+		}
+	}
+}
+
+func TestRefusesSecondDaemon(t *testing.T) {
+	lab := testenv.Up(t)
+	first := start(t, lab.Router, "")
+	// Its socket is another one: what counts is the network namespace.
+	expect(t, launch(t, lab.Router, ""), exitRunning, "another flowd runs in this network namespace: process ")
+	first.ctl("status")
+	first.stop()
+	start(t, lab.Router, "").stop()
+}
+
+func TestRefusesSocketInUse(t *testing.T) {
+	lab := testenv.Up(t)
+	first := start(t, lab.Router, "")
+	// In another namespace, but on the same socket.
+	second := launchOn(t, lab.Client, first.socket)
+	expect(t, second, exitRunning, first.socket+": in use by process ")
+	first.ctl("status")
+}
+
+// launchOn starts a flowd on a socket of somebody else's choice.
+func launchOn(t *testing.T, space *testenv.Namespace, socket string) *daemon {
+	t.Helper()
+	return launch(t, space, "[api]\nsocket = \""+socket+"\"\n")
+}
+
+func TestReplacesStaleSocket(t *testing.T) {
+	lab := testenv.Up(t)
+	d := start(t, lab.Router, "")
+	d.kill()
+	if _, err := os.Stat(d.socket); err != nil {
+		t.Fatalf("nothing left behind to be replaced: %v", err)
+	}
+	again := launchOn(t, lab.Router, d.socket)
+	testenv.Eventually(t, waitReady, func() error {
+		c, err := net.Dial("unix", d.socket)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	again.stop()
+}
+
+func TestRefusesFileInTheWay(t *testing.T) {
+	lab := testenv.Up(t)
+	file := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(file, []byte("data"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, launchOn(t, lab.Router, file), exitFailure, file+": is there already and is no socket")
+	if b, err := os.ReadFile(file); err != nil || string(b) != "data" {
+		t.Errorf("the file was touched: %v %q", err, b)
+	}
+}
+
+func TestRefusesWithoutCapability(t *testing.T) {
+	lab := testenv.Up(t)
+	d := launchProgram(t, lab.Router, confined(t, "+all,-net_admin"), "")
+	expect(t, d, exitPermission, "CAP_NET_ADMIN")
+}
+
+// TestNeedsNoOtherCapability proves the unit's CapabilityBoundingSet: the daemon
+// sets what it needs, lists, evicts and repairs with CAP_NET_ADMIN alone.
+func TestNeedsNoOtherCapability(t *testing.T) {
+	lab := testenv.Up(t)
+	d := startProgram(t, lab.Router, confined(t, "-all,+net_admin"), "")
+	makeFlows(t, lab, 1)
+	testenv.Eventually(t, waitReady, func() error { return agree(d.entries(), conntrack(t, lab.Router)) })
+	if out := d.ctl("flow", "evict", "--all"); !strings.Contains(out, "1 evicted") {
+		t.Errorf("evict: %s", out)
+	}
+	lab.Router.Run(t, "nft", "flush", "ruleset")
+	testenv.Eventually(t, waitReady, func() error {
+		_, err := lab.Router.Output("nft", "list", "table", "inet", "flowd")
+		return err
+	})
+	if status := d.ctl("status"); strings.Contains(status, "not set") {
+		t.Errorf("a setting could not be changed:\n%s", status)
+	}
+	d.stop()
+}
+
+// confined returns a program that runs flowd with a bounding set of capabilities,
+// in the words of setpriv(1).
+func confined(t *testing.T, bounding string) string {
+	t.Helper()
+	testenv.Require(t, "setpriv")
+	shim := filepath.Join(t.TempDir(), "flowd")
+	script := "#!/bin/sh\nexec setpriv --bounding-set " + bounding + " " + program(t, "flowd") + " \"$@\"\n"
+	if err := os.WriteFile(shim, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return shim
+}
+
+func TestStopsOnSignals(t *testing.T) {
+	lab := testenv.Up(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		d := start(t, lab.Router, "")
+		d.cmd.Process.Signal(sig)
+		d.wait(0)
+		if out := lab.Router.Run(t, "nft", "list", "tables"); !strings.Contains(out, "inet flowd") {
+			t.Errorf("%v: the ruleset is gone: %q", sig, out)
+		}
+	}
+	d := start(t, lab.Router, "[flowtable]\non_exit = \"remove\"\n")
+	d.stop()
+	if out := lab.Router.Run(t, "nft", "list", "tables"); strings.Contains(out, "inet flowd") {
+		t.Errorf("on_exit = \"remove\", but the ruleset is there: %q", out)
+	}
+}
