@@ -60,7 +60,7 @@ func fromFilter(m *flowdv1.Filter) (*flow.Filter, error) {
 		return &flow.Filter{}, nil
 	}
 	q := &flow.Filter{ID: m.Id, Mark: m.Mark, MarkMask: m.MarkMask}
-	var errs [8]error
+	var errs [9]error
 	q.Proto, errs[0] = narrow[flow.Proto]("protocol", m.Protocol, math.MaxUint8)
 	q.Src, errs[1] = fromPrefix("src", m.Src)
 	q.Dst, errs[2] = fromPrefix("dst", m.Dst)
@@ -71,6 +71,9 @@ func fromFilter(m *flowdv1.Filter) (*flow.Filter, error) {
 	q.Offload, errs[7] = narrow[flow.Offload]("offload", m.Offload, flowdv1.Offload(flow.OffloadHardware))
 	if q.Src.IsValid() && q.Dst.IsValid() && q.Src.Addr().Is4() != q.Dst.Addr().Is4() {
 		errs[2] = fmt.Errorf("src %v and dst %v: IPv4 and IPv6 mixed", q.Src, q.Dst)
+	}
+	if m.Mark == nil && m.MarkMask != 0 {
+		errs[8] = fmt.Errorf("mark_mask %#x: no mark that it could be of", m.MarkMask)
 	}
 	return q, errors.Join(errs[:]...)
 }
@@ -93,6 +96,9 @@ func fromPrefix(name, s string) (netip.Prefix, error) {
 		return netip.Prefix{}, nil
 	}
 	if p, err := netip.ParsePrefix(s); err == nil {
+		if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+		}
 		return p.Masked(), nil
 	}
 	a, err := netip.ParseAddr(s)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -44,7 +45,7 @@ func Listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	if err := share(path); err != nil {
+	if err := share(path, Group); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
@@ -63,8 +64,12 @@ func clearStale(path string) error {
 		return fmt.Errorf("is there already and is no socket (%v): remove it or choose another path", info.Mode().Type())
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
-	if err != nil {
+	if errors.Is(err, unix.ECONNREFUSED) {
 		return os.Remove(path)
+	}
+	if err != nil {
+		// One that cannot be asked, or is too busy to answer, is not stale.
+		return err
 	}
 	defer c.Close()
 	return fmt.Errorf("%w by process %s", ErrInUse, peer(c.(*net.UnixConn)))
@@ -86,15 +91,15 @@ func peer(c *net.UnixConn) string {
 	return strconv.Itoa(int(cred.Pid))
 }
 
-// share opens the socket to the group, if there is one.
-func share(path string) error {
-	g, err := user.LookupGroup(Group)
+// share opens the socket to a group, if there is such a group.
+func share(path, group string) error {
+	g, err := user.LookupGroup(group)
 	if err != nil {
 		return nil // no such group: root alone
 	}
 	gid, err := strconv.Atoi(g.Gid)
 	if err != nil {
-		return fmt.Errorf("group %s: id %q: %w", Group, g.Gid, err)
+		return fmt.Errorf("group %s: id %q: %w", group, g.Gid, err)
 	}
 	if err := os.Chown(path, -1, gid); err != nil {
 		return err
@@ -116,7 +121,8 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", socket, err)
 	}
-	conn, err := grpc.NewClient("unix://"+path,
+	target := url.URL{Scheme: "unix", Path: path}
+	conn, err := grpc.NewClient(target.String(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {

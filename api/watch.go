@@ -79,10 +79,11 @@ type connection struct {
 	id   uint32
 }
 
-// followEnds is called before the ends are asked for, so that none is missed.
-func followEnds(b Backend, flows []flow.Flow) *ends {
+// followEnds waits for the ends of flows that were there when change number seq
+// was not yet.
+func followEnds(b Backend, flows []flow.Flow, seq uint64) *ends {
 	e := &ends{
-		journal: b.Journal(), table: b.Table(), seq: b.Journal().Next(),
+		journal: b.Journal(), table: b.Table(), seq: seq,
 		open: make(map[connection]struct{}, len(flows)), res: &flowdv1.EvictFlowsResponse{},
 	}
 	for i := range flows {

@@ -29,6 +29,7 @@ type Engine struct {
 	kernel  Kernel
 
 	due      agenda
+	next     map[connection]int64  // when each flow is looked at; any other appointment of its is void
 	awaiting map[flow.Key]struct{} // silent candidates that the kernel was asked about
 	changes  []flow.Change         // of the step at hand, kept for its memory
 	actions  []flow.Action
@@ -51,7 +52,7 @@ type Kernel interface {
 func New(cfg Config, kernel Kernel, journal int) *Engine {
 	return &Engine{
 		cfg: cfg, table: flow.NewTable(), journal: flow.NewJournal(journal), kernel: kernel,
-		awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
+		next: make(map[connection]int64), awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
 	}
 }
 
@@ -79,7 +80,7 @@ func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
 		}
 	}
 	for i := range e.changes {
-		if c := &e.changes[i]; c.Kind == flow.Candidate {
+		if c := &e.changes[i]; c.Kind == flow.Candidate && c.Flow.Reason == flow.ReasonNone {
 			// The first read is the base that the later one is compared with: the
 			// counters of a flow in the flowtable come with no event.
 			e.read(c.Flow.Orig, c.Flow.ID)
@@ -95,6 +96,10 @@ func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
 func (e *Engine) sweep(now int64) {
 	for len(e.due) > 0 && e.due[0].at <= now {
 		a := heap.Pop(&e.due).(appointment)
+		if e.next[a.connection] != a.at {
+			continue
+		}
+		delete(e.next, a.connection)
 		f, ok := e.table.Find(a.orig)
 		switch {
 		case !ok || f.ID != a.id:
@@ -138,15 +143,22 @@ func (e *Engine) remove(orig flow.Key, id uint32, now int64) {
 	e.look(orig, id, now+int64(retry))
 }
 
+// look has a flow looked at then, and not when it was to be before.
 func (e *Engine) look(orig flow.Key, id uint32, at int64) {
-	heap.Push(&e.due, appointment{at: at, orig: orig, id: id})
+	c := connection{orig, id}
+	e.next[c] = at
+	heap.Push(&e.due, appointment{connection: c, at: at})
+}
+
+type connection struct {
+	orig flow.Key
+	id   uint32
 }
 
 // appointment is a flow to be looked at, and when.
 type appointment struct {
-	at   int64
-	orig flow.Key
-	id   uint32
+	connection
+	at int64
 }
 
 // agenda is a heap of appointments, the next one first.

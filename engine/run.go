@@ -37,7 +37,9 @@ func (e *Engine) Run(ctx context.Context, src Sources) error {
 				return errors.New("engine: the stream of conntrack events ended")
 			}
 			e.step(batch)
-			src.Recycle(batch)
+			if src.Recycle != nil {
+				src.Recycle(batch)
+			}
 		case batch, ok := <-src.Answers:
 			if !ok {
 				src.Answers = nil

@@ -9,8 +9,8 @@ func (t *Table) Apply(dst []Change, ev *Event, now int64) []Change {
 	case New, Update:
 		return t.see(dst, ev, now)
 	case Sample:
-		if id, ok := t.ended[ev.Orig]; ok && id == ev.ID {
-			return dst // the dump saw it before it ended
+		if t.outdated(ev) {
+			return dst
 		}
 		return t.see(dst, ev, now)
 	case Destroy:
@@ -24,6 +24,22 @@ func (t *Table) Apply(dst []Change, ev *Event, now int64) []Change {
 		return t.finishSync(dst, ev, now)
 	}
 	return dst
+}
+
+// outdated tells whether a Sample shows a connection that has ended since. A
+// dump may show what ended while it ran, and what is just being deleted (the
+// kernel sends the Destroy event first: nf_ct_delete, nf_conntrack_core.c). A
+// single read is made of known flows alone: what it shows and the table does
+// not have ended before the answer came.
+func (t *Table) outdated(ev *Event) bool {
+	if _, over := t.ended[connection{ev.Orig, ev.ID}]; over {
+		return true
+	}
+	if t.syncing && ev.Status&StatusDying == 0 {
+		return false
+	}
+	slot, ok := t.lookup(&ev.Orig)
+	return !ok || !sameFlow(t.slab.at(slot), ev)
 }
 
 // see enters or updates the flow of an event.
@@ -49,7 +65,7 @@ func (t *Table) see(dst []Change, ev *Event, now int64) []Change {
 // sameFlow tells whether the event is of this very connection: conntrack gives
 // a new id to the next connection on the same tuple.
 func sameFlow(f *Flow, ev *Event) bool {
-	return ev.Has&HasID == 0 || f.ID == ev.ID
+	return f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID)
 }
 
 func (t *Table) create(dst []Change, ev *Event, now int64) []Change {
@@ -61,9 +77,6 @@ func (t *Table) create(dst []Change, ev *Event, now int64) []Change {
 	f.State = f.deriveState()
 	f.sync = t.round
 	t.link(slot)
-	if t.syncing {
-		delete(t.ended, ev.Orig)
-	}
 	t.stats.Created++
 	if ev.Kind == Sample && t.synced && t.syncing {
 		t.stats.Repaired++
@@ -84,6 +97,7 @@ func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change
 	t.gauge(f, -1)
 	f.absorb(ev, now)
 	f.State = f.deriveState()
+	f.Candidate = f.Candidate && f.State == StateClosed
 	t.gauge(f, +1)
 
 	if f.Mark != mark || f.Labels != labels {
@@ -108,20 +122,14 @@ func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change
 	return t.reviewCandidate(dst, f, now)
 }
 
-// reviewCandidate makes a flow that has closed an eviction candidate, and one
-// that turns out to live a flow like any other.
+// reviewCandidate makes a flow that has closed an eviction candidate.
 func (t *Table) reviewCandidate(dst []Change, f *Flow, now int64) []Change {
-	closed := f.State == StateClosed
-	if closed == f.Candidate {
+	if f.State != StateClosed || f.Candidate {
 		return dst
 	}
-	t.gauge(f, -1)
-	f.Candidate = closed
-	t.gauge(f, +1)
-	if closed {
-		dst = append(dst, Change{Time: now, Kind: Candidate, Flow: *f})
-	}
-	return dst
+	f.Candidate = true
+	t.stats.Candidates++
+	return append(dst, Change{Time: now, Kind: Candidate, Flow: *f})
 }
 
 // absorb takes over what the event says. A dump shows an entry whole, so what is
@@ -145,10 +153,7 @@ func (f *Flow) absorb(ev *Event, now int64) {
 		f.Start = ev.Start
 	}
 	if ev.Has&HasTCP != 0 {
-		f.TCP = ev.TCP
-		if ev.TCP <= TCPEstablished || ev.TCP == TCPSynSent2 {
-			f.closed = 0 // the slow path says that it lives
-		}
+		f.absorbTCP(ev)
 	}
 	if ev.Kind != Sample {
 		f.Seen = now
@@ -161,11 +166,31 @@ func (f *Flow) absorb(ev *Event, now int64) {
 	}
 }
 
+// rstTimeout is the timeout in seconds of a connection that a RST has closed
+// (tcp_timeouts[TCP_CONNTRACK_CLOSE], nf_conntrack_proto_tcp.c).
+const rstTimeout = 10
+
+// absorbTCP takes over conntrack's word on a connection of the slow path. There
+// is a RST that it does not call CLOSE: coming back from the flowtable it does
+// not know the sequence numbers any more, and a RST that does not match the last
+// one it saw leaves the state, but not the timeout (nf_conntrack_tcp_packet).
+// Should it live nevertheless, its next packet restores the timeout.
+func (f *Flow) absorbTCP(ev *Event) {
+	f.TCP = ev.TCP
+	if ev.Kind == Destroy || ev.TCP > TCPEstablished && ev.TCP != TCPSynSent2 {
+		return
+	}
+	f.closed = 0 // it lives
+	if ev.TCP == TCPEstablished && ev.Has&HasTimeout != 0 && ev.Timeout <= rstTimeout {
+		f.closed = rstTimed
+	}
+}
+
 // end removes the flow of a Destroy event. One that names another id is
 // of an earlier connection on the same tuple.
 func (t *Table) end(dst []Change, ev *Event, now int64) []Change {
 	if t.syncing {
-		t.ended[ev.Orig] = ev.ID
+		t.ended[connection{ev.Orig, ev.ID}] = struct{}{}
 	}
 	slot, ok := t.lookup(&ev.Orig)
 	if !ok || !sameFlow(t.slab.at(slot), ev) {
@@ -260,7 +285,9 @@ func (t *Table) finishSync(dst []Change, ev *Event, now int64) []Change {
 	}
 	for slot := range t.slab.next {
 		if t.slab.used(slot) && t.slab.at(slot).sync != t.round {
-			t.stats.Repaired++
+			if t.synced {
+				t.stats.Repaired++
+			}
 			dst = t.drop(dst, slot, ReasonLost, now)
 		}
 	}

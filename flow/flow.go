@@ -85,6 +85,7 @@ const (
 	finOrig closedBy = 1 << iota
 	finReply
 	rstSeen
+	rstTimed // conntrack shows it as established, but with the timeout of a RST
 )
 
 // Offload tells the path that the flow's packets take now.
@@ -100,7 +101,7 @@ func (f *Flow) Offload() Offload {
 
 // ClosedReason tells how a closed flow came to be closed.
 func (f *Flow) ClosedReason() Reason {
-	if f.closed&rstSeen != 0 || f.TCP == TCPClose {
+	if f.closed&(rstSeen|rstTimed) != 0 || f.TCP == TCPClose {
 		return ReasonReset
 	}
 	return ReasonClosed
@@ -115,7 +116,10 @@ func (f *Flow) deriveState() State {
 		if f.Status&StatusOffload != 0 {
 			return f.tapState()
 		}
-		if f.TCP != TCPNone {
+		switch {
+		case f.TCP == TCPEstablished && f.closed&rstTimed != 0:
+			return StateClosed
+		case f.TCP != TCPNone:
 			return tcpState(f.TCP)
 		}
 	}
@@ -128,12 +132,12 @@ func (f *Flow) deriveState() State {
 func (f *Flow) tapState() State {
 	const both = finOrig | finReply
 	switch {
-	case f.closed == 0:
-		return StateEstablished
 	case f.closed&rstSeen != 0, f.closed&both == both:
 		return StateClosed
+	case f.closed&both != 0:
+		return StateClosing
 	}
-	return StateClosing
+	return StateEstablished
 }
 
 func tcpState(s TCPState) State {

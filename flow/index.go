@@ -56,7 +56,7 @@ func (s *shard) put(e uint64) {
 	s.used++
 }
 
-// grow enlarges a shard by half again as much room as it has used, in powers of two.
+// grow doubles a shard.
 func (s *shard) grow() {
 	old := s.entries
 	s.entries = make([]uint64, max(16, 2*len(old)))

@@ -66,7 +66,8 @@ func (j *Journal) Since(seq uint64, dst []Change) (int, error) {
 	return n, nil
 }
 
-// Grown returns a channel that is closed as soon as change number seq exists.
+// Grown returns a channel that is closed already when change number seq exists,
+// else when the next changes come.
 func (j *Journal) Grown(seq uint64) <-chan struct{} {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -69,9 +69,9 @@ func (k Key) Reverse() Key {
 func inverseICMP(p Proto, typ uint8) uint8 {
 	if p == ICMPv6 {
 		switch typ {
-		case 128, 130, 139: // echo request, listener query, node information query
+		case 128, 139: // echo request, node information query
 			return typ + 1
-		case 129, 131, 140:
+		case 129, 140:
 			return typ - 1
 		}
 		return typ

@@ -14,10 +14,15 @@ type Table struct {
 	index *index
 	stats Stats
 
-	round   uint16         // number of the current or last dump
-	syncing bool           // between SyncStart and SyncEnd
-	synced  bool           // a dump has come through whole at least once
-	ended   map[Key]uint32 // while syncing: ids of flows that ended, which the dump may still show
+	round   uint16                  // number of the current or last dump
+	syncing bool                    // between SyncStart and SyncEnd
+	synced  bool                    // a dump has come through whole at least once
+	ended   map[connection]struct{} // while syncing: what ended, which the dump may still show
+}
+
+type connection struct {
+	orig Key
+	id   uint32
 }
 
 // Stats counts what happened to the table. The gauges are of this moment, the
@@ -37,7 +42,7 @@ type Stats struct {
 
 // NewTable returns an empty table.
 func NewTable() *Table {
-	return &Table{index: newIndex(), ended: make(map[Key]uint32)}
+	return &Table{index: newIndex(), ended: make(map[connection]struct{})}
 }
 
 // Len returns the number of flows.
@@ -86,11 +91,15 @@ func (t *Table) All() iter.Seq[*Flow] {
 	}
 }
 
+// stretchSlots bounds how many slots are looked at under one lock: a table that
+// was large once may have long stretches of free ones.
+const stretchSlots = 4096
+
 // stretch copies flows from slot at on and returns how many, and where to go on.
 func (t *Table) stretch(at uint32, dst []Flow) (n int, next uint32) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for ; at < t.slab.next && n < len(dst); at++ {
+	for end := min(t.slab.next, at+stretchSlots); at < end && n < len(dst); at++ {
 		if t.slab.used(at) {
 			dst[n] = *t.slab.at(at)
 			n++

@@ -101,6 +101,12 @@ type Pattern struct{ glob string }
 // String is the pattern as written.
 func (p Pattern) String() string { return p.glob }
 
+// Literal tells whether the pattern is the name of one device.
+func (p Pattern) Literal() bool { return !strings.ContainsAny(p.glob, metacharacters) }
+
+// metacharacters are what makes a name a pattern: path.Match.
+const metacharacters = `*?[\`
+
 // maxDeviceName is IFNAMSIZ - 1, linux/if.h: the longest name a device can have.
 const maxDeviceName = 15
 
@@ -114,7 +120,7 @@ func (p *Pattern) UnmarshalText(b []byte) error {
 		return fmt.Errorf("%q: not a valid pattern: a [ needs its ]", s)
 	case strings.ContainsAny(s, " /\t\n"):
 		return fmt.Errorf("%q: a device name has neither blanks nor slashes", s)
-	case !strings.ContainsAny(s, `*?[\`) && len(s) > maxDeviceName:
+	case !strings.ContainsAny(s, metacharacters) && len(s) > maxDeviceName:
 		return fmt.Errorf("%q: a device name has at most %d bytes", s, maxDeviceName)
 	}
 	p.glob = s

@@ -1318,7 +1318,7 @@ type Status_Path struct {
 	Tap           bool                   `protobuf:"varint,3,opt,name=tap,proto3" json:"tap,omitempty"`          // FIN and RST of offloaded flows are watched at ingress
 	AfterPackets  uint64                 `protobuf:"varint,4,opt,name=after_packets,json=afterPackets,proto3" json:"after_packets,omitempty"`
 	Devices       []string               `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`                             // in the flowtable
-	Missing       []string               `protobuf:"bytes,6,rep,name=missing,proto3" json:"missing,omitempty"`                             // wanted there, but gone or refused
+	Missing       []string               `protobuf:"bytes,6,rep,name=missing,proto3" json:"missing,omitempty"`                             // named in the configuration, but not there
 	Repairs       uint64                 `protobuf:"varint,7,opt,name=repairs,proto3" json:"repairs,omitempty"`                            // times another program damaged the ruleset and flowd restored it
 	SlowPackets   uint64                 `protobuf:"varint,8,opt,name=slow_packets,json=slowPackets,proto3" json:"slow_packets,omitempty"` // forwarded through the slow path since the ruleset was loaded
 	SlowBytes     uint64                 `protobuf:"varint,9,opt,name=slow_bytes,json=slowBytes,proto3" json:"slow_bytes,omitempty"`

@@ -85,7 +85,7 @@ func printPath(line liner, p *flowdv1.Status_Path) {
 		line("offload", "%s, after %d packets, on %s", p.GetOffload(), p.GetAfterPackets(), listOr(p.GetDevices(), "no device"))
 	}
 	if len(p.GetMissing()) > 0 {
-		line("", "not on %s: gone, or refused by the kernel", strings.Join(p.GetMissing(), ", "))
+		line("", "not on %s: not there", strings.Join(p.GetMissing(), ", "))
 	}
 	if p.GetTap() {
 		line("", "FIN and RST of offloaded flows are watched at ingress")

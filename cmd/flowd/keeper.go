@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -99,6 +100,9 @@ func (k *keeper) load() error {
 	if cfg.Flowtable.Offload == policy.OffloadSoftware && !k.features.Flowtable {
 		degraded = fmt.Sprintf("kernel %s has no flowtable: CONFIG_NF_FLOW_TABLE and CONFIG_NF_FLOW_TABLE_INET are needed, modules nf_flow_table, nf_flow_table_inet and nft_flow_offload", k.features.Release)
 	}
+	if want.Offload && len(want.Devices) == 0 {
+		degraded = "no device matches the configuration, or none forwards (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)"
+	}
 	missing, err := k.conn.Apply(want)
 	if err != nil && want.Offload && !errors.Is(err, unix.EPERM) {
 		degraded = fmt.Sprintf("the kernel refuses the flowtable: %v", err)
@@ -108,8 +112,22 @@ func (k *keeper) load() error {
 	if err != nil {
 		return err
 	}
+	if want.Offload {
+		missing = append(missing, absent(cfg, want.Devices)...)
+	}
 	k.report(want, missing, degraded)
 	return nil
+}
+
+// absent returns the devices that the configuration names and that are not there.
+func absent(cfg policy.Config, devices []string) []string {
+	var names []string
+	for _, p := range cfg.Flowtable.Devices {
+		if p.Literal() && !slices.Contains(devices, p.String()) {
+			names = append(names, p.String())
+		}
+	}
+	return names
 }
 
 // report keeps what is in force and logs what is new about it.
@@ -120,7 +138,10 @@ func (k *keeper) report(applied nft.Ruleset, missing []string, degraded string) 
 		k.log.Warn("no offload: connections are followed, but all take the slow path", "why", degraded)
 	}
 	if applied.String() != k.applied.String() {
-		k.log.Info("ruleset in force", "table", "inet flowd", "offload", applied.Offload, "devices", applied.Devices, "missing", missing)
+		k.log.Info("ruleset in force", "table", "inet flowd", "offload", applied.Offload, "devices", applied.Devices)
+	}
+	if len(missing) > 0 && !slices.Equal(missing, k.missing) {
+		k.log.Warn("devices are not there: they join when they come", "devices", missing)
 	}
 	k.applied, k.missing, k.degraded = applied, missing, degraded
 }

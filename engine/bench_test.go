@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"testing"
+
+	"flowd/flow"
+)
+
+// crowd makes an event of each of n connections.
+func crowd(kind flow.Kind, n int) []flow.Event {
+	events := make([]flow.Event, n)
+	for i := range events {
+		ev := about(kind, uint32(i))
+		ev.Orig.Src[1], ev.Orig.Src[2], ev.Orig.Src[3] = byte(i>>16), byte(i>>8), byte(i)
+		ev.Reply = ev.Orig.Reverse()
+		events[i] = ev
+	}
+	return events
+}
+
+// BenchmarkStepDue is the step in which 100,000 candidates are due at once: as
+// long as it takes nobody reads events.
+func BenchmarkStepDue(b *testing.B) {
+	const n = 100_000
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		e := New(Config{}, &kernelStub{}, 1024)
+		e.Step(crowd(flow.New, n), 1)
+		e.cfg.Closing = retry
+		e.Step(crowd(flow.RST, n), 1)
+		b.StartTimer()
+		if got := len(e.Step(nil, 1+int64(retry))); got != n {
+			b.Fatalf("%d requests", got)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/flow")
+}
+
+// BenchmarkStep is the steady state: a batch of updates of known flows.
+func BenchmarkStep(b *testing.B) {
+	const n = 1024
+	e := New(Config{}, &kernelStub{}, 1<<16)
+	e.Step(crowd(flow.New, n), 1)
+	batch := crowd(flow.Update, n)
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range batch {
+			batch[i].Status ^= flow.StatusOffload
+		}
+		e.Step(batch, 1)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/event")
+}

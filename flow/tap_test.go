@@ -1,0 +1,151 @@
+package flow
+
+import (
+	"fmt"
+	"testing"
+)
+
+// offloaded returns a rig with one translated TCP flow in the flowtable.
+func offloaded(t *testing.T) (*rig, Flow) {
+	f := natFlow(t)
+	r := newRig(t)
+	r.expect("new offloaded", event(New, f.Orig, 5, withReply(f.Reply), withTCP(TCPEstablished), withStatus(offload)))
+	return r, r.flow(f.Orig)
+}
+
+func TestFINBothWays(t *testing.T) {
+	r, f := offloaded(t)
+	r.expect("closing", sighting(FIN, f.Orig))
+	if r.flow(f.Orig).State != StateClosing {
+		t.Errorf("state %v after one FIN", r.flow(f.Orig).State)
+	}
+	r.expect("", sighting(FIN, f.Orig))
+	r.expect("candidate", sighting(FIN, f.Reply))
+	r.expect("", sighting(FIN, f.Reply), sighting(RST, f.Reply))
+	if got := r.flow(f.Orig); !got.Candidate || got.State != StateClosed || got.Seen != r.now {
+		t.Errorf("after both: %+v", got)
+	}
+}
+
+func TestFINOfTheReplyFirst(t *testing.T) {
+	r, f := offloaded(t)
+	r.expect("closing candidate", sighting(FIN, f.Reply), sighting(FIN, f.Orig))
+	if got := r.flow(f.Orig); got.ClosedReason() != ReasonClosed {
+		t.Errorf("closed by FIN, reason %v", got.ClosedReason())
+	}
+	r.expect("expired:closed", event(Destroy, f.Orig, 5))
+}
+
+func TestRST(t *testing.T) {
+	for _, reply := range []bool{false, true} {
+		r, f := offloaded(t)
+		k := f.Orig
+		if reply {
+			k = f.Reply
+		}
+		r.expect("candidate", sighting(RST, k))
+		if got := r.flow(f.Orig); got.ClosedReason() != ReasonReset {
+			t.Errorf("closed by RST, reason %v", got.ClosedReason())
+		}
+		r.expect("expired:reset", event(Destroy, f.Orig, 5))
+	}
+}
+
+// The tap sees packets before translation: other views are no sightings.
+func TestSightingElsewhere(t *testing.T) {
+	r, f := offloaded(t)
+	for _, k := range []Key{f.Orig.Reverse(), f.Reply.Reverse(), key(t, TCP, "10.9.9.9:1", "192.0.2.1:80")} {
+		r.expect("", sighting(RST, k), sighting(FIN, k))
+	}
+}
+
+// Destroy has the TCP state that conntrack was left with when the flow went to
+// the flowtable; that does not undo what the tap has seen.
+func TestDestroyDoesNotUndoTheTap(t *testing.T) {
+	r, f := offloaded(t)
+	r.apply(sighting(RST, f.Orig))
+	r.expect("expired:reset", event(Destroy, f.Orig, 5, withTCP(TCPEstablished), withStatus(offload|StatusDying)))
+}
+
+// On the slow path conntrack checks sequence numbers; a forged segment closes
+// nothing there.
+func TestSlowPathTakesConntracksWord(t *testing.T) {
+	for _, kind := range []Kind{FIN, RST} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
+			r := newRig(t)
+			r.apply(event(New, k, 1, withTCP(TCPEstablished), withStatus(replied)))
+			r.expect("", sighting(kind, k), sighting(kind, k.Reverse()))
+			if s := r.flow(k).State; s != StateEstablished {
+				t.Errorf("state %v", s)
+			}
+			// A dump shows that it lives still; what was seen is forgotten.
+			r.expect("", event(Sample, k, 1, withTCP(TCPEstablished), withStatus(replied)))
+			r.expect("offloaded", event(Sample, k, 1, withStatus(offload)))
+		})
+	}
+}
+
+// The table learns late that a flow is offloaded: there is no event of its own.
+// What the tap saw meanwhile counts then.
+func TestSightingBeforeOffloadIsKnown(t *testing.T) {
+	k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
+	r := newRig(t)
+	r.apply(event(New, k, 1, withTCP(TCPEstablished), withStatus(replied)))
+	r.expect("", sighting(FIN, k), sighting(FIN, k.Reverse()))
+	r.expect("offloaded candidate", event(Sample, k, 1, withStatus(offload)))
+}
+
+// A candidate that conntrack sees alive in the slow path is one no more.
+func TestCandidateCleared(t *testing.T) {
+	r, f := offloaded(t)
+	r.expect("candidate", sighting(RST, f.Orig))
+	r.expect("established onloaded", event(Update, f.Orig, 5, withStatus(replied), withTCP(TCPEstablished)))
+	got := r.flow(f.Orig)
+	if got.Candidate || got.State != StateEstablished {
+		t.Errorf("candidate %v state %v", got.Candidate, got.State)
+	}
+	for _, c := range r.last {
+		if c.Flow.Candidate {
+			t.Errorf("%v still shows a candidate", c.Kind)
+		}
+	}
+	r.expect("offloaded", event(Sample, f.Orig, 5, withStatus(offload)))
+	r.expect("closing candidate", sighting(FIN, f.Orig), sighting(FIN, f.Reply))
+}
+
+// Only TCP closes: what the tap says of another protocol's tuple is void.
+func TestSightingOfUDP(t *testing.T) {
+	k := key(t, UDP, "10.0.0.5:1000", "192.0.2.1:53")
+	r := newRig(t)
+	r.apply(event(New, k, 1, withStatus(offload)))
+	r.expect("", sighting(RST, k), sighting(FIN, k), sighting(FIN, k.Reverse()))
+}
+
+// Back from the flowtable, conntrack may not believe a RST: the state stays
+// established, but the timeout becomes that of a closed connection.
+func TestRSTThatLeavesTheTimeoutAlone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		ev   *Event
+		want string
+	}{
+		"timeout of a RST": {event(Update, natFlow(t).Orig, 5, withStatus(replied), withTCP(TCPEstablished), withTimeout(10)), "onloaded candidate"},
+		"longer":           {event(Update, natFlow(t).Orig, 5, withStatus(replied), withTCP(TCPEstablished), withTimeout(11)), "onloaded"},
+		"none told":        {event(Update, natFlow(t).Orig, 5, withStatus(replied), withTCP(TCPEstablished)), "onloaded"},
+		"in another state": {event(Update, natFlow(t).Orig, 5, withStatus(replied), withTCP(TCPFinWait), withTimeout(10)), "onloaded closing"},
+		"in the flowtable": {event(Update, natFlow(t).Orig, 5, withStatus(offload), withTCP(TCPEstablished), withTimeout(10)), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, f := offloaded(t)
+			r.expect(tc.want, tc.ev)
+			f = r.flow(f.Orig)
+			if !f.Candidate {
+				return
+			}
+			if why := f.ClosedReason(); why != ReasonReset {
+				t.Errorf("reason %v", why)
+			}
+			r.expect("established", event(Update, f.Orig, 5, withTCP(TCPEstablished), withTimeout(300)))
+		})
+	}
+}
