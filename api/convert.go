@@ -10,19 +10,23 @@ import (
 	"flowd/flow"
 )
 
-// toFlow writes a flow as it travels. now is in ns since the epoch.
-func toFlow(f *flow.Flow, now int64) *flowdv1.Flow {
+// clock is a moment of the table's time, and what it is behind the wall clock, in
+// ns: not 0 if that was set since the daemon started.
+type clock struct{ now, shift int64 }
+
+// toFlow writes a flow as it travels.
+func toFlow(f *flow.Flow, c clock) *flowdv1.Flow {
 	m := &flowdv1.Flow{
 		Protocol: uint32(f.Orig.Proto), Orig: toTuple(&f.Orig), Reply: toTuple(&f.Reply),
 		Id: f.ID, State: flowdv1.State(f.State), Offload: flowdv1.Offload(f.Offload()),
 		Candidate: f.Candidate, Mark: f.Mark, Labels: toLabels(&f.Labels),
 		PacketsOrig: f.Packets[0], PacketsReply: f.Packets[1],
 		BytesOrig: f.Bytes[0], BytesReply: f.Bytes[1],
-		StartNs: f.Start, SeenNs: f.Seen,
+		StartNs: f.Start, SeenNs: f.Seen + c.shift,
 		TcpState: uint32(f.TCP), Status: uint32(f.Status),
 	}
 	if f.Expires != 0 {
-		left := uint32(max(0, int64(f.Expires)-now/1e9))
+		left := uint32(max(0, int64(f.Expires)-c.now/1e9))
 		m.ExpiresS = &left
 	}
 	return m
@@ -47,10 +51,10 @@ func toLabels(bits *[16]byte) []uint32 {
 	return labels
 }
 
-func toChange(c *flow.Change) *flowdv1.Change {
+func toChange(c *flow.Change, shift int64) *flowdv1.Change {
 	return &flowdv1.Change{
-		Seq: c.Seq, TimeNs: c.Time, Event: c.Kind.String(), Reason: c.Reason.String(),
-		Flow: toFlow(&c.Flow, c.Time),
+		Seq: c.Seq, TimeNs: c.Time + shift, Event: c.Kind.String(), Reason: c.Reason.String(),
+		Flow: toFlow(&c.Flow, clock{c.Time, shift}),
 	}
 }
 

@@ -29,7 +29,7 @@ func TestToFlow(t *testing.T) {
 		Mark: 8, Labels: []uint32{0, 7, 127}, PacketsOrig: 1, PacketsReply: 2, BytesOrig: 3, BytesReply: 4,
 		StartNs: 5, SeenNs: 6, ExpiresS: proto.Uint32(9), TcpState: 4, Status: 0xc000,
 	}
-	got := toFlow(&f, 100e9)
+	got := toFlow(&f, clock{now: 100e9})
 	if !proto.Equal(got, want) {
 		t.Errorf("travels as\n%v, want\n%v", got, want)
 	}
@@ -54,7 +54,7 @@ func TestToFlowExpires(t *testing.T) {
 		{101, 100e9, proto.Uint32(1)},
 		{math.MaxUint32, 0, proto.Uint32(math.MaxUint32)},
 	} {
-		got := toFlow(&flow.Flow{Expires: tc.expires}, tc.now).ExpiresS
+		got := toFlow(&flow.Flow{Expires: tc.expires}, clock{now: tc.now}).ExpiresS
 		if (got == nil) != (tc.want == nil) || got != nil && *got != *tc.want {
 			t.Errorf("expires at %d, now %d: %v, want %v", tc.expires, tc.now, got, tc.want)
 		}
@@ -70,7 +70,7 @@ func TestToTupleIPv6(t *testing.T) {
 
 func TestToChange(t *testing.T) {
 	c := flow.Change{Seq: 3, Time: 4, Kind: flow.Evicted, Reason: flow.ReasonReset, Flow: flow.Flow{ID: 5}}
-	if m := toChange(&c); m.Seq != 3 || m.TimeNs != 4 || m.Event != "evicted" || m.Reason != "reset" || m.Flow.GetId() != 5 {
+	if m := toChange(&c, 0); m.Seq != 3 || m.TimeNs != 4 || m.Event != "evicted" || m.Reason != "reset" || m.Flow.GetId() != 5 {
 		t.Errorf("change %v", m)
 	}
 }

@@ -35,6 +35,8 @@ const (
 type Backend interface {
 	Table() *flow.Table
 	Journal() *flow.Journal
+	// Now is the table's time, in ns since the epoch.
+	Now() int64
 	// Refresh returns when the table shows the kernel as of now or later.
 	Refresh(context.Context) error
 	// Evict asks for the deletion of these connections and returns how many were
@@ -82,7 +84,7 @@ func (s *Server) ListFlows(req *flowdv1.ListFlowsRequest, out grpc.ServerStreami
 			return err
 		}
 	}
-	next, now := s.backend.Journal().Next(), time.Now().UnixNano()
+	next, now := s.backend.Journal().Next(), s.clock()
 	batch := &flowdv1.ListFlowsResponse{}
 	for f := range s.backend.Table().All() {
 		if !q.Match(f) {
@@ -121,7 +123,12 @@ func (s *Server) GetFlow(ctx context.Context, req *flowdv1.GetFlowRequest) (*flo
 			"%d flows match, the first two in zones %d and %d with ids %d and %d: name the zone or the id",
 			len(flows), flows[0].Orig.Zone, flows[1].Orig.Zone, flows[0].ID, flows[1].ID)
 	}
-	return toFlow(&flows[0], time.Now().UnixNano()), nil
+	return toFlow(&flows[0], s.clock()), nil
+}
+
+func (s *Server) clock() clock {
+	now := s.backend.Now()
+	return clock{now: now, shift: time.Now().UnixNano() - now}
 }
 
 // match reads the kernel and returns the flows that a filter selects.
@@ -165,7 +172,7 @@ func (s *Server) EvictFlows(ctx context.Context, req *flowdv1.EvictFlowsRequest)
 	if len(flows) == 0 {
 		return nil, status.Error(codes.NotFound, "no flow matches; list the flows to see which there are")
 	}
-	ends := followEnds(s.backend, flows, seq)
+	ends := followEnds(s.backend, flows, seq, s.clock().shift)
 	if _, err := s.backend.Evict(ctx, flows, flow.ReasonCommand); err != nil {
 		return nil, err
 	}

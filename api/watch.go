@@ -15,6 +15,10 @@ import (
 // watchBatch is how many changes are taken from the journal, and sent, at a time.
 const watchBatch = 256
 
+// watchStride is how many changes may go by unsent, because no filter matches,
+// before the watcher is told how far it has come.
+const watchStride = 1 << 12
+
 // Watch implements flowdv1.FlowdServer.
 func (s *Server) Watch(req *flowdv1.WatchRequest, out grpc.ServerStreamingServer[flowdv1.WatchResponse]) error {
 	q, err := fromFilter(req.Filter)
@@ -33,6 +37,7 @@ func (s *Server) Watch(req *flowdv1.WatchRequest, out grpc.ServerStreamingServer
 	if err := out.Send(&flowdv1.WatchResponse{NextSeq: seq}); err != nil {
 		return err
 	}
+	sent := seq
 	buf := make([]flow.Change, watchBatch)
 	for {
 		n, err := journal.Since(seq, buf)
@@ -43,10 +48,11 @@ func (s *Server) Watch(req *flowdv1.WatchRequest, out grpc.ServerStreamingServer
 		batch := &flowdv1.WatchResponse{NextSeq: seq}
 		for i := range buf[:n] {
 			if q.Match(&buf[i].Flow) {
-				batch.Changes = append(batch.Changes, toChange(&buf[i]))
+				batch.Changes = append(batch.Changes, toChange(&buf[i], s.clock().shift))
 			}
 		}
-		if len(batch.Changes) > 0 {
+		if len(batch.Changes) > 0 || seq-sent >= watchStride {
+			sent = seq
 			if err := out.Send(batch); err != nil {
 				return err
 			}
@@ -71,6 +77,7 @@ type ends struct {
 	table   *flow.Table
 	seq     uint64
 	open    map[connection]struct{}
+	shift   int64 // of the clock
 	res     *flowdv1.EvictFlowsResponse
 }
 
@@ -81,10 +88,10 @@ type connection struct {
 
 // followEnds waits for the ends of flows that were there when change number seq
 // was not yet.
-func followEnds(b Backend, flows []flow.Flow, seq uint64) *ends {
+func followEnds(b Backend, flows []flow.Flow, seq uint64, shift int64) *ends {
 	e := &ends{
 		journal: b.Journal(), table: b.Table(), seq: seq,
-		open: make(map[connection]struct{}, len(flows)), res: &flowdv1.EvictFlowsResponse{},
+		shift: shift, open: make(map[connection]struct{}, len(flows)), res: &flowdv1.EvictFlowsResponse{},
 	}
 	for i := range flows {
 		e.open[connection{flows[i].Orig, flows[i].ID}] = struct{}{}
@@ -125,7 +132,7 @@ func (e *ends) take(changes []flow.Change) {
 		delete(e.open, c)
 		e.res.Evicted++
 		if len(e.res.Ended) < endsKept {
-			e.res.Ended = append(e.res.Ended, toChange(&changes[i]))
+			e.res.Ended = append(e.res.Ended, toChange(&changes[i], e.shift))
 		}
 	}
 }

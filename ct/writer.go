@@ -67,7 +67,7 @@ func NewWriter(onError func(flow.Action, error)) (*Writer, error) {
 	}, nil
 }
 
-// Answers returns the Samples that Read requests brought. It is closed when Run
+// Answers returns what Read requests brought. It is closed when Run
 // returns.
 func (w *Writer) Answers() <-chan []flow.Event { return w.answers }
 
@@ -173,7 +173,7 @@ func (w *Writer) exchange(e *encoder, actions []flow.Action) ([]flow.Event, erro
 				}
 				var ev flow.Event
 				if decode(&ev, msg) == nil {
-					ev.Kind = flow.Sample
+					ev.Kind = flow.Answer
 					answers = append(answers, ev)
 				}
 				return nil

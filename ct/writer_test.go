@@ -103,7 +103,7 @@ func TestWriterReads(t *testing.T) {
 			for _, ev := range answers {
 				f := want[ev.ID]
 				// A late acknowledgement may have been counted since the dump.
-				if ev.Kind != flow.Sample || ev.Orig != f.Orig || ev.Reply != f.Reply || ev.Start != f.Start ||
+				if ev.Kind != flow.Answer || ev.Orig != f.Orig || ev.Reply != f.Reply || ev.Start != f.Start ||
 					ev.Packets[0] < f.Packets[0] || ev.Packets[1] < f.Packets[1] {
 					t.Errorf("read %+v, dumped %+v", ev, f)
 				}

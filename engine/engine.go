@@ -16,6 +16,13 @@ type Config struct {
 	Closing time.Duration
 }
 
+// sweepMax flows are looked at in one step, so that what else there is to read
+// never waits long: some 4 us each.
+const sweepMax = 1024
+
+// keptChanges bounds the memory that is kept between steps.
+const keptChanges = 1 << 14
+
 // retry is how long after a request the flow is looked at again: a request that
 // came to nothing is made anew.
 const retry = time.Second
@@ -34,6 +41,7 @@ type Engine struct {
 	changes  []flow.Change         // of the step at hand, kept for its memory
 	actions  []flow.Action
 
+	started  time.Time
 	commands chan evict
 	syncs    syncs
 }
@@ -52,7 +60,7 @@ type Kernel interface {
 func New(cfg Config, kernel Kernel, journal int) *Engine {
 	return &Engine{
 		cfg: cfg, table: flow.NewTable(), journal: flow.NewJournal(journal), kernel: kernel,
-		next: make(map[connection]int64), awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
+		started: time.Now(), next: make(map[connection]int64), awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
 	}
 }
 
@@ -61,6 +69,11 @@ func (e *Engine) Table() *flow.Table { return e.table }
 
 // Journal returns the journal, for reading.
 func (e *Engine) Journal() *flow.Journal { return e.journal }
+
+// Now is the engine's time in ns since the epoch: that of the wall clock at the
+// start, and monotonic from then on. A clock that is set, as it is at each boot of
+// a router without a battery, moves no deadline.
+func (e *Engine) Now() int64 { return e.started.UnixNano() + int64(time.Since(e.started)) }
 
 // Step takes in events and the time, in ns since the epoch, and returns what the
 // kernel is to be asked. It does no I/O and reads no clock: the same table,
@@ -71,7 +84,7 @@ func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
 		ev := &events[i]
 		e.changes = e.table.Apply(e.changes, ev, now)
 		switch ev.Kind {
-		case flow.Sample:
+		case flow.Sample, flow.Answer:
 			e.judge(ev, now)
 		case flow.SyncEnd:
 			if ev.Has&flow.Partial == 0 {
@@ -88,13 +101,16 @@ func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
 		}
 	}
 	e.journal.Append(e.changes)
+	if cap(e.changes) > keptChanges {
+		e.changes = nil
+	}
 	e.sweep(now)
 	return e.actions
 }
 
-// sweep looks at the flows that are due.
+// sweep looks at flows that are due.
 func (e *Engine) sweep(now int64) {
-	for len(e.due) > 0 && e.due[0].at <= now {
+	for n := 0; n < sweepMax && len(e.due) > 0 && e.due[0].at <= now; n++ {
 		a := heap.Pop(&e.due).(appointment)
 		if e.next[a.connection] != a.at {
 			continue

@@ -59,7 +59,7 @@ func (e *Engine) Run(ctx context.Context, src Sources) error {
 }
 
 func (e *Engine) step(batch []flow.Event) {
-	e.kernel.Submit(e.Step(batch, time.Now().UnixNano()))
+	e.kernel.Submit(e.Step(batch, e.Now()))
 }
 
 // evict is a command: end these connections.
@@ -84,7 +84,7 @@ func (e *Engine) Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) 
 
 func (e *Engine) evict(c evict) int {
 	e.actions = e.actions[:0]
-	now := time.Now().UnixNano()
+	now := e.Now()
 	n := 0
 	for i := range c.flows {
 		if f := &c.flows[i]; e.table.Delete(f.Orig, f.ID, c.why) {

@@ -4,7 +4,7 @@ package flow
 type Verb uint8
 
 const (
-	// Read asks for the entry as it is now; the answer is a Sample.
+	// Read asks for the entry as it is now; what comes back is an Answer.
 	Read Verb = iota + 1
 	// Remove deletes the entry; that it worked is learnt from its Destroy event.
 	Remove

@@ -3,12 +3,15 @@ package flow
 // Apply takes one event in and appends to dst what it changed. now is in ns
 // since the epoch and never goes back between calls.
 func (t *Table) Apply(dst []Change, ev *Event, now int64) []Change {
+	if ev.Kind == SyncEnd {
+		return t.finishSync(dst, ev, now)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch ev.Kind {
 	case New, Update:
 		return t.see(dst, ev, now)
-	case Sample:
+	case Sample, Answer:
 		if t.outdated(ev) {
 			return dst
 		}
@@ -20,22 +23,18 @@ func (t *Table) Apply(dst []Change, ev *Event, now int64) []Change {
 	case SyncStart:
 		t.round++
 		t.syncing = true
-	case SyncEnd:
-		return t.finishSync(dst, ev, now)
 	}
 	return dst
 }
 
-// outdated tells whether a Sample shows a connection that has ended since. A
-// dump may show what ended while it ran, and what is just being deleted (the
-// kernel sends the Destroy event first: nf_ct_delete, nf_conntrack_core.c). A
-// single read is made of known flows alone: what it shows and the table does
-// not have ended before the answer came.
+// outdated tells whether a Sample or Answer shows a connection that has ended
+// since. A dump may show what ended while it ran, and what is just being deleted
+// (the kernel sends the Destroy event first: nf_ct_delete, nf_conntrack_core.c).
 func (t *Table) outdated(ev *Event) bool {
 	if _, over := t.ended[connection{ev.Orig, ev.ID}]; over {
 		return true
 	}
-	if t.syncing && ev.Status&StatusDying == 0 {
+	if ev.Kind == Sample && t.syncing && ev.Status&StatusDying == 0 {
 		return false
 	}
 	slot, ok := t.lookup(&ev.Orig)
@@ -62,10 +61,12 @@ func (t *Table) see(dst []Change, ev *Event, now int64) []Change {
 	return t.create(dst, ev, now)
 }
 
-// sameFlow tells whether the event is of this very connection: conntrack gives
-// a new id to the next connection on the same tuple.
+// sameFlow tells whether the event is of this very connection. conntrack gives a
+// new id to the next connection on the same tuple, unless that lands at the same
+// address in memory (nf_ct_get_id hashes it): then the start differs.
 func sameFlow(f *Flow, ev *Event) bool {
-	return f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID)
+	return f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID) &&
+		(ev.Has&HasStart == 0 || !f.stamped || f.Start == ev.Start)
 }
 
 func (t *Table) create(dst []Change, ev *Event, now int64) []Change {
@@ -135,27 +136,27 @@ func (t *Table) reviewCandidate(dst []Change, f *Flow, now int64) []Change {
 // absorb takes over what the event says. A dump shows an entry whole, so what is
 // absent there is zero; an event names only what changed.
 func (f *Flow) absorb(ev *Event, now int64) {
+	if ev.Has&HasTCP != 0 {
+		f.absorbTCP(ev, now)
+	}
 	if ev.Has&HasStatus != 0 {
 		f.Status = ev.Status
 	}
-	if ev.Has&HasMark != 0 || ev.Kind == Sample {
+	if ev.Has&HasMark != 0 || ev.Kind.whole() {
 		f.Mark = ev.Mark
 	}
-	if ev.Has&HasLabels != 0 || ev.Kind == Sample {
+	if ev.Has&HasLabels != 0 || ev.Kind.whole() {
 		f.Labels = ev.Labels
 	}
 	if ev.Has&HasTimeout != 0 {
-		f.Expires = uint32(now/1e9) + ev.Timeout
-	} else if ev.Kind == Sample {
+		f.Expires = ev.expires(now)
+	} else if ev.Kind.whole() {
 		f.Expires = 0
 	}
 	if ev.Has&HasStart != 0 {
-		f.Start = ev.Start
+		f.Start, f.stamped = ev.Start, true
 	}
-	if ev.Has&HasTCP != 0 {
-		f.absorbTCP(ev)
-	}
-	if ev.Kind != Sample {
+	if !ev.Kind.whole() {
 		f.Seen = now
 	}
 	for d := range f.Packets {
@@ -166,22 +167,36 @@ func (f *Flow) absorb(ev *Event, now int64) {
 	}
 }
 
+// expires is when the timeout of an event is over, in s since the epoch.
+func (ev *Event) expires(now int64) uint32 { return uint32(now/1e9) + ev.Timeout }
+
 // rstTimeout is the timeout in seconds of a connection that a RST has closed
 // (tcp_timeouts[TCP_CONNTRACK_CLOSE], nf_conntrack_proto_tcp.c).
 const rstTimeout = 10
 
-// absorbTCP takes over conntrack's word on a connection of the slow path. There
-// is a RST that it does not call CLOSE: coming back from the flowtable it does
-// not know the sequence numbers any more, and a RST that does not match the last
-// one it saw leaves the state, but not the timeout (nf_conntrack_tcp_packet).
-// Should it live nevertheless, its next packet restores the timeout.
-func (f *Flow) absorbTCP(ev *Event) {
+// absorbTCP takes over conntrack's word on a connection of the slow path, before
+// status and expiry are.
+//
+// There is a RST that conntrack does not call CLOSE: when a connection comes back
+// from the flowtable conntrack does not know its sequence numbers any more, and a
+// RST that does not match the last one it saw leaves the state established, but
+// has the timeout of CLOSE (nf_conntrack_tcp_packet). So an expiry that came
+// closer, which ageing never brings about, down to that timeout stands for a RST,
+// until a packet moves it away again.
+func (f *Flow) absorbTCP(ev *Event, now int64) {
 	f.TCP = ev.TCP
 	if ev.Kind == Destroy || ev.TCP > TCPEstablished && ev.TCP != TCPSynSent2 {
 		return
 	}
+	was := f.closed
 	f.closed = 0 // it lives
-	if ev.TCP == TCPEstablished && ev.Has&HasTimeout != 0 && ev.Timeout <= rstTimeout {
+	if ev.TCP != TCPEstablished || ev.Has&HasTimeout == 0 || ev.Timeout > rstTimeout {
+		return
+	}
+	const slack = 2 // s: both are rounded
+	expires := ev.expires(now)
+	closer := f.Expires != 0 && expires+slack < f.Expires || f.Status&StatusOffload != 0
+	if closer || was&rstTimed != 0 && expires <= f.Expires+slack {
 		f.closed = rstTimed
 	}
 }
@@ -275,23 +290,44 @@ func (t *Table) Delete(orig Key, id uint32, why Reason) bool {
 	return true
 }
 
+// finishStretch slots are looked through under one lock at the end of a dump.
+const finishStretch = 4096
+
 // finishSync ends a dump: what it did not show, and no event since, is gone.
 func (t *Table) finishSync(dst []Change, ev *Event, now int64) []Change {
+	whole := ev.Has&Partial == 0
+	for from := uint32(0); whole && from < t.slab.next; from += finishStretch {
+		dst = t.dropUnseen(dst, from, min(from+finishStretch, t.slab.next), now)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.syncing = false
 	clear(t.ended)
-	if ev.Has&Partial != 0 {
+	if !whole {
 		t.stats.SyncsFailed++
 		return dst
 	}
-	for slot := range t.slab.next {
-		if t.slab.used(slot) && t.slab.at(slot).sync != t.round {
-			if t.synced {
-				t.stats.Repaired++
-			}
-			dst = t.drop(dst, slot, ReasonLost, now)
-		}
-	}
 	t.synced = true
 	t.stats.Syncs++
+	return dst
+}
+
+// dropUnseen ends the flows of some slots that the present round has not shown.
+func (t *Table) dropUnseen(dst []Change, from, to uint32, now int64) []Change {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for slot := from; slot < to; slot++ {
+		if !t.slab.used(slot) || t.slab.at(slot).sync == t.round {
+			continue
+		}
+		why := t.slab.at(slot).Reason
+		if why == ReasonNone {
+			why = ReasonLost
+		}
+		if t.synced {
+			t.stats.Repaired++
+		}
+		dst = t.drop(dst, slot, why, now)
+	}
 	return dst
 }

@@ -145,6 +145,7 @@ func TestTableAgainstModel(t *testing.T) {
 			"new":     draw(New),
 			"update":  draw(Update),
 			"sample":  draw(Sample),
+			"answer":  draw(Answer),
 			"destroy": draw(Destroy),
 			"close":   draw(FIN, FIN, RST),
 			"start":   func(*rapid.T) { c.step(syncStart) },

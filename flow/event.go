@@ -10,8 +10,12 @@ const (
 	Update
 	// Destroy: the entry is gone; the event has its final counters.
 	Destroy
-	// Sample: the entry as a dump or a single read shows it now.
+	// Sample: the entry as a dump of the whole table shows it, between SyncStart
+	// and SyncEnd.
 	Sample
+	// Answer: the entry as a single read shows it. It is of a flow that was known
+	// when it was asked for, and brings none that has ended since back.
+	Answer
 	// SyncStart opens a dump of the whole table.
 	SyncStart
 	// SyncEnd closes it. What neither the dump nor an event since SyncStart has
@@ -40,6 +44,10 @@ const (
 	// Partial marks a SyncEnd whose dump did not come through whole.
 	Partial
 )
+
+// whole tells whether the event shows all of an entry, so that what it does not
+// have is not there; other events name what has changed.
+func (k Kind) whole() bool { return k == Sample || k == Answer }
 
 // Event is one thing learnt of one flow, from whichever source. It has no
 // pointers; a reader decodes each message into one in place.

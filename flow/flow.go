@@ -76,6 +76,7 @@ type Flow struct {
 	Reason         Reason // why it is being deleted, from the request to its end
 	closed         closedBy
 	Candidate      bool // closed, and to be evicted when no packet comes any more
+	stamped        bool // Start is the kernel's
 }
 
 // closedBy remembers which closing signals the tap has seen.
@@ -101,7 +102,13 @@ func (f *Flow) Offload() Offload {
 
 // ClosedReason tells how a closed flow came to be closed.
 func (f *Flow) ClosedReason() Reason {
-	if f.closed&(rstSeen|rstTimed) != 0 || f.TCP == TCPClose {
+	const both = finOrig | finReply
+	switch {
+	case f.closed&(rstSeen|rstTimed) != 0:
+		return ReasonReset
+	case f.TCP == TCPClose && f.closed&both != both:
+		// After FIN both ways it is what the kernel calls a flow that has aged
+		// out of the flowtable.
 		return ReasonReset
 	}
 	return ReasonClosed

@@ -120,6 +120,7 @@ func (r *rig) flow(k Key) Flow {
 	if !ok {
 		r.Fatalf("no flow %v", k)
 	}
+	f.stamped = false // Start tells
 	return f
 }
 

@@ -19,7 +19,8 @@ type model struct {
 type modelFlow struct {
 	Flow                     // exported fields alone
 	finOrig, finReply, reset bool
-	timed                    bool // established, but with no more time than a RST leaves
+	timed                    bool // established, but with no more time than a RST left
+	started                  bool // the kernel told when
 	shown                    bool // since the last SyncStart
 }
 
@@ -34,7 +35,8 @@ func (m *model) holder(k Key) *modelFlow {
 }
 
 func (f *modelFlow) isOf(ev *Event) bool {
-	return f != nil && f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID)
+	return f != nil && f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID) &&
+		(ev.Has&HasStart == 0 || !f.started || f.Start == ev.Start)
 }
 
 func (m *model) remove(f *modelFlow, why Reason) {
@@ -47,10 +49,10 @@ func (m *model) apply(ev *Event, now int64) {
 	switch ev.Kind {
 	case New, Update:
 		m.observe(ev, now)
-	case Sample:
+	case Sample, Answer:
 		switch {
 		case slices.Contains(m.ended, connection{ev.Orig, ev.ID}):
-		case f.isOf(ev), m.syncing && ev.Status&StatusDying == 0:
+		case f.isOf(ev), ev.Kind == Sample && m.syncing && ev.Status&StatusDying == 0:
 			m.observe(ev, now)
 		}
 	case Destroy:
@@ -82,7 +84,11 @@ func (m *model) endSync(ev *Event) {
 	}
 	for _, f := range slices.Clone(m.flows) {
 		if !f.shown {
-			m.remove(f, ReasonLost)
+			why := f.Reason
+			if why == ReasonNone {
+				why = ReasonLost
+			}
+			m.remove(f, why)
 			if m.synced {
 				m.stats.Repaired++
 			}
@@ -113,11 +119,11 @@ func (m *model) observe(ev *Event, now int64) {
 		}
 	}
 	slow := f.Offload() == OffloadNone
-	f.learn(ev, now)
 	if ev.Has&HasTCP != 0 && tcpState(ev.TCP) <= StateEstablished {
 		f.finOrig, f.finReply, f.reset = false, false, false
-		f.timed = ev.TCP == TCPEstablished && ev.Has&HasTimeout != 0 && ev.Timeout <= 10
+		f.timed = f.looksReset(ev, now)
 	}
+	f.learn(ev, now)
 	if slow && f.Offload() != OffloadNone {
 		m.stats.Offloads++
 	}
@@ -125,9 +131,26 @@ func (m *model) observe(ev *Event, now int64) {
 	f.conclude()
 }
 
+// looksReset tells whether what was established has suddenly no more time than a
+// RST leaves; time that only went by does not count.
+func (f *modelFlow) looksReset(ev *Event, now int64) bool {
+	if ev.TCP != TCPEstablished || ev.Has&HasTimeout == 0 || ev.Timeout > 10 {
+		return false
+	}
+	end := int64(uint32(now/second) + ev.Timeout)
+	old := int64(f.Expires)
+	switch {
+	case f.Status&StatusOffload != 0:
+		return true
+	case old != 0 && end < old-2:
+		return true
+	}
+	return f.timed && end <= old+2
+}
+
 // learn takes over what an event has; a Sample has everything.
 func (f *modelFlow) learn(ev *Event, now int64) {
-	whole := ev.Kind == Sample
+	whole := ev.Kind == Sample || ev.Kind == Answer
 	set := func(has Has) bool { return ev.Has&has != 0 }
 	if set(HasStatus) {
 		f.Status = ev.Status
@@ -144,7 +167,7 @@ func (f *modelFlow) learn(ev *Event, now int64) {
 		f.Expires = 0
 	}
 	if set(HasStart) {
-		f.Start = ev.Start
+		f.Start, f.started = ev.Start, true
 	}
 	if set(HasTCP) {
 		f.TCP = ev.TCP
@@ -197,7 +220,7 @@ func (m *model) destroy(f *modelFlow, ev *Event, now int64) {
 	switch {
 	case f.Reason != ReasonNone:
 		why = f.Reason
-	case f.State == StateClosed && (f.reset || f.timed || f.TCP == TCPClose):
+	case f.State == StateClosed && (f.reset || f.timed || f.TCP == TCPClose && !(f.finOrig && f.finReply)):
 		why = ReasonReset
 	case f.State == StateClosed:
 		why = ReasonClosed
@@ -209,7 +232,7 @@ func (m *model) destroy(f *modelFlow, ev *Event, now int64) {
 
 // public returns a flow as those see it who read the table.
 func public(f Flow) Flow {
-	f.sync, f.closed = 0, 0
+	f.sync, f.closed, f.stamped = 0, 0, false
 	return f
 }
 

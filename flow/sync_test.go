@@ -159,23 +159,25 @@ func TestSampleOutsideDump(t *testing.T) {
 	a, b, _ := tuples(t)
 	r := newRig(t)
 	r.apply(event(New, a, 1), event(New, b, 2), event(Destroy, a, 1))
-	r.expect("", event(Sample, a, 1))
+	r.expect("", event(Answer, a, 1))
+	r.gone(a)
+	r.expect("", syncStart, event(Answer, a, 1), syncPartial) // not in a dump either
 	r.gone(a)
 	r.expect("new", event(New, a, 3))
-	r.expect("", event(Sample, a, 1, withCounters(9, 9)))
+	r.expect("", event(Answer, a, 1, withCounters(9, 9)))
 	if f := r.flow(a); f.ID != 3 || f.Packets[0] != 0 {
 		t.Errorf("a late answer of id 1 makes flow %+v", f)
 	}
-	r.expect("marked", event(Sample, a, 3, withMark(1)))
+	r.expect("marked", event(Answer, a, 3, withMark(1)))
 }
 
-// The end that a dump finds is lost, whatever was asked for before.
+// The end that a dump finds has the reason that it was asked for with.
 func TestSyncFindsAskedForEnd(t *testing.T) {
 	a, _, _ := tuples(t)
 	r := newRig(t)
 	r.apply(event(New, a, 1))
 	r.Delete(a, 1, ReasonCommand)
-	r.expect("expired:lost", syncStart, syncEnd)
+	r.expect("evicted:command", syncStart, syncEnd)
 }
 
 // The number of the dump goes round after 65536 of them.

@@ -149,3 +149,19 @@ func TestRSTThatLeavesTheTimeoutAlone(t *testing.T) {
 		})
 	}
 }
+
+// A connection that only grows old comes down to the same timeout, and is none
+// that a RST has closed; nor is one that was never known to have longer.
+func TestAgeingIsNoRST(t *testing.T) {
+	k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
+	r := newRig(t)
+	for left := uint32(12); left > 0; left-- {
+		want := ""
+		if left == 12 {
+			want = "new"
+		}
+		r.expect(want, event(Update, k, 1, withStatus(replied), withTCP(TCPEstablished), withTimeout(left)))
+	}
+	r = newRig(t)
+	r.expect("new", event(Update, k, 1, withStatus(replied), withTCP(TCPEstablished), withTimeout(5)))
+}
