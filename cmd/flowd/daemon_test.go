@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -82,13 +81,8 @@ func (b *syncBuffer) String() string {
 // waitReady is how long a daemon may take to be ready on a busy machine.
 const waitReady = 30 * time.Second
 
-// launch starts a flowd in the namespace, without waiting for anything. config
-// is the text of its file, to which the socket is added.
-func launch(t testing.TB, space *testenv.Namespace, config string, env ...string) *daemon {
-	t.Helper()
-	return launchProgram(t, space, program(t, "flowd"), config, env...)
-}
-
+// launchProgram starts a flowd in the namespace, without waiting for anything.
+// config is the text of its file, to which the socket is added if it names none.
 func launchProgram(t testing.TB, space *testenv.Namespace, path, config string, env ...string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
@@ -121,7 +115,7 @@ func launchProgram(t testing.TB, space *testenv.Namespace, path, config string, 
 	return d
 }
 
-// start is launch, and returns once the daemon has told systemd that it is ready.
+// start starts a flowd, and returns once the daemon has told systemd that it is ready.
 func start(t testing.TB, space *testenv.Namespace, config string) *daemon {
 	t.Helper()
 	return startProgram(t, space, program(t, "flowd"), config)
@@ -153,26 +147,6 @@ func startProgram(t testing.TB, space *testenv.Namespace, path, config string) *
 func (d *daemon) kill() {
 	d.cmd.Process.Kill()
 	<-d.exited
-}
-
-// stop ends the daemon as systemd does, and fails unless it ends well.
-func (d *daemon) stop() {
-	d.t.Helper()
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	d.wait(0)
-}
-
-// wait expects the daemon to end by itself with an exit code.
-func (d *daemon) wait(code int) {
-	d.t.Helper()
-	select {
-	case <-d.exited:
-	case <-time.After(waitReady):
-		d.t.Fatalf("flowd still runs\n%s", d.log)
-	}
-	if got := d.cmd.ProcessState.ExitCode(); got != code {
-		d.t.Errorf("flowd ended with %d (%v), not %d\n%s", got, d.cmd.ProcessState, code, d.log)
-	}
 }
 
 // try runs flowctl and returns its output and exit code.

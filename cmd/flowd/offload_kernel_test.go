@@ -78,8 +78,12 @@ func offloads(t *testing.T, lab *testenv.Lab, d *daemon, proto string, server ne
 			t.Fatalf("not offloaded: %+v %v", f, err)
 		}
 	}
-	if err := agree(d.entries(), conntrack(t, lab.Router)); err != nil {
-		t.Error(err)
+	// Flows of other subtests may be on their way out.
+	kernel := conntrack(t, lab.Router)
+	for id, e := range d.entries("-p", proto, "-d", server.String(), "--state", "established") {
+		if kernel[id] != e {
+			t.Errorf("id %d: flowctl %+v, conntrack %+v", id, e, kernel[id])
+		}
 	}
 
 	// Offloaded packets do not pass the forward chain; evicted, the next one does.
@@ -244,7 +248,8 @@ func TestCrashUnderIperf(t *testing.T) {
 	}()
 	streams := []string{"-p", "tcp", "--dport", "5201", "--offload", "software"}
 	offloaded := func() error {
-		if n := len(d.flows(streams...)); n != 4 {
+		// The control connection may have shown enough packets too.
+		if n := len(d.flows(streams...)); n < 4 {
 			return fmt.Errorf("%d of 4 streams offloaded", n)
 		}
 		return nil

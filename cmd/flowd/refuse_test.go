@@ -9,12 +9,38 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"flowd/testenv"
 )
 
-// expect starts a flowd that must end by itself, with an exit code and words in
-// its log.
+// launch starts a flowd as it is, without waiting for anything.
+func launch(t testing.TB, space *testenv.Namespace, config string, env ...string) *daemon {
+	t.Helper()
+	return launchProgram(t, space, program(t, "flowd"), config, env...)
+}
+
+// stop ends the daemon as systemd does, and fails unless it ends well.
+func (d *daemon) stop() {
+	d.t.Helper()
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	d.wait(0)
+}
+
+// wait expects the daemon to end by itself with an exit code.
+func (d *daemon) wait(code int) {
+	d.t.Helper()
+	select {
+	case <-d.exited:
+	case <-time.After(waitReady):
+		d.t.Fatalf("flowd still runs\n%s", d.log)
+	}
+	if got := d.cmd.ProcessState.ExitCode(); got != code {
+		d.t.Errorf("flowd ended with %d (%v), not %d\n%s", got, d.cmd.ProcessState, code, d.log)
+	}
+}
+
+// expect has a flowd end by itself, with an exit code and words in its log.
 func expect(t *testing.T, d *daemon, code int, words ...string) {
 	t.Helper()
 	d.wait(code)
