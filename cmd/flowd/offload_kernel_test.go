@@ -113,20 +113,18 @@ func offloads(t *testing.T, lab *testenv.Lab, d *daemon, proto string, server ne
 	if _, there := entries[kept.ID]; !there {
 		t.Errorf("conntrack has lost %d, which was not to be evicted", kept.ID)
 	}
-	if proto == "udp" {
-		begun := time.Now()
-		testenv.Eventually(t, patience, func() error {
-			slow := slowPackets(t, d)
-			if err := target.Exchange(1, 64); err != nil {
-				return err
-			}
-			if slowPackets(t, d) == slow {
-				return errors.New("its packets still take the flowtable")
-			}
-			return nil
-		})
-		t.Logf("gone from the flowtable after %v", time.Since(begun))
-	}
+	begun := time.Now()
+	testenv.Eventually(t, patience, func() error {
+		slow := slowPackets(t, d)
+		if err := target.Exchange(1, 64); err != nil {
+			return err
+		}
+		if slowPackets(t, d) == slow {
+			return errors.New("its packets still take the flowtable")
+		}
+		return nil
+	})
+	t.Logf("gone from the flowtable after %v", time.Since(begun))
 	if f, err := d.one(select2...); err != nil || f.ID != kept.ID || f.Offload != "software" {
 		t.Errorf("the other flow is not as it was: %+v %v", f, err)
 	}
