@@ -14,45 +14,45 @@ import (
 // Config is the configuration, flowd.toml(5). The zero value is not of use:
 // Default is.
 type Config struct {
-	Flowtable Flowtable `toml:"flowtable"`
-	Ageing    Ageing    `toml:"ageing"`
-	API       API       `toml:"api"`
+	Flowtable Flowtable
+	Ageing    Ageing
+	API       API
 }
 
 // Flowtable says which traffic takes the fast path.
 type Flowtable struct {
-	Devices []Pattern `toml:"devices"` // none: every device that forwards
-	Exclude []Pattern `toml:"exclude"`
-	Offload Offload   `toml:"offload"`
-	After   Threshold `toml:"after"`
-	OnExit  OnExit    `toml:"on_exit"`
+	Devices []Pattern // none: every device that forwards
+	Exclude []Pattern
+	Offload Offload
+	After   Threshold
+	OnExit  OnExit
 }
 
 // Threshold is what a flow has to show before it is offloaded.
 type Threshold struct {
-	Packets uint64 `toml:"packets"` // of both directions together; 0 and 1: at once
+	Packets uint64 // of both directions together; 0 and 1: at once
 }
 
 // Ageing says how long flows live.
 type Ageing struct {
-	TCP TCPAgeing `toml:"tcp"`
+	TCP TCPAgeing
 }
 
 // TCPAgeing says how long the states of a TCP connection last.
 type TCPAgeing struct {
-	Closing Duration `toml:"closing"` // silence of an eviction candidate before it is evicted
+	Closing time.Duration // silence of an eviction candidate before it is evicted
 }
 
 // API says where programs reach the daemon.
 type API struct {
-	Socket string `toml:"socket"`
+	Socket string
 }
 
 // Default is the configuration that holds where the file says nothing.
 func Default() Config {
 	return Config{
 		Flowtable: Flowtable{Offload: OffloadSoftware, After: Threshold{Packets: 20}, OnExit: OnExitKeep},
-		Ageing:    Ageing{TCP: TCPAgeing{Closing: Duration{5 * time.Second}}},
+		Ageing:    Ageing{TCP: TCPAgeing{Closing: 5 * time.Second}},
 		API:       API{Socket: "/run/flowd/flowd.sock"},
 	}
 }
@@ -70,9 +70,6 @@ var offloadNames = []string{"off", "software"}
 // String is the name in the configuration.
 func (o Offload) String() string { return offloadNames[o] }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (o *Offload) UnmarshalText(b []byte) error { return oneOf(o, b, offloadNames) }
-
 // OnExit says what becomes of the ruleset when the daemon is stopped.
 type OnExit uint8
 
@@ -83,16 +80,12 @@ const (
 
 var onExitNames = []string{"keep", "remove"}
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (o *OnExit) UnmarshalText(b []byte) error { return oneOf(o, b, onExitNames) }
-
-func oneOf[T ~uint8](v *T, b []byte, names []string) error {
-	i := slices.Index(names, string(b))
+func oneOf[T ~uint8](s string, names []string) (T, error) {
+	i := slices.Index(names, s)
 	if i < 0 {
-		return fmt.Errorf("%q is not one of %q", b, names)
+		return 0, fmt.Errorf("%q is not one of %q", s, names)
 	}
-	*v = T(i)
-	return nil
+	return T(i), nil
 }
 
 // Pattern is a device name, or a pattern of them as path.Match takes it.
@@ -110,35 +103,28 @@ const metacharacters = `*?[\`
 // maxDeviceName is IFNAMSIZ - 1, linux/if.h: the longest name a device can have.
 const maxDeviceName = 15
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (p *Pattern) UnmarshalText(b []byte) error {
-	s := string(b)
+func parsePattern(s string) (Pattern, error) {
 	switch _, err := path.Match(s, ""); {
 	case s == "":
-		return errors.New("empty device name")
+		return Pattern{}, errors.New("empty device name")
 	case err != nil:
-		return fmt.Errorf("%q: not a valid pattern: a [ needs its ]", s)
+		return Pattern{}, fmt.Errorf("%q: not a valid pattern: a [ needs its ]", s)
 	case strings.ContainsAny(s, " /\t\n"):
-		return fmt.Errorf("%q: a device name has neither blanks nor slashes", s)
+		return Pattern{}, fmt.Errorf("%q: a device name has neither blanks nor slashes", s)
 	case !strings.ContainsAny(s, metacharacters) && len(s) > maxDeviceName:
-		return fmt.Errorf("%q: a device name has at most %d bytes", s, maxDeviceName)
+		return Pattern{}, fmt.Errorf("%q: a device name has at most %d bytes", s, maxDeviceName)
 	}
-	p.glob = s
-	return nil
+	return Pattern{s}, nil
 }
 
-// Duration is a time span as time.ParseDuration takes it, greater than zero.
-type Duration struct{ time.Duration }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
+// parseDuration reads a time span as time.ParseDuration takes it, greater than zero.
+func parseDuration(s string) (time.Duration, error) {
+	v, err := time.ParseDuration(s)
 	if err != nil {
-		return fmt.Errorf("%q: not a time span such as \"5s\" or \"2m30s\"", b)
+		return 0, fmt.Errorf("%q: not a time span such as \"5s\" or \"2m30s\"", s)
 	}
 	if v <= 0 {
-		return fmt.Errorf("%q: must be more than nothing", b)
+		return 0, fmt.Errorf("%q: must be more than nothing", s)
 	}
-	d.Duration = v
-	return nil
+	return v, nil
 }

@@ -66,7 +66,7 @@ socket = "/tmp/x.sock"
 		ft.Offload != OffloadOff || ft.After.Packets != 3 || ft.OnExit != OnExitRemove {
 		t.Errorf("flowtable: %+v", ft)
 	}
-	if cfg.Ageing.TCP.Closing.Duration != 2*time.Second || cfg.API.Socket != "/tmp/x.sock" {
+	if cfg.Ageing.TCP.Closing != 2*time.Second || cfg.API.Socket != "/tmp/x.sock" {
 		t.Errorf("%+v", cfg)
 	}
 }
@@ -77,7 +77,7 @@ func TestDefaultsStandForAnEmptyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if cfg.Flowtable.Offload != OffloadSoftware || cfg.Flowtable.After.Packets != 20 ||
-		cfg.Ageing.TCP.Closing.Duration != 5*time.Second || cfg.API.Socket != "/run/flowd/flowd.sock" {
+		cfg.Ageing.TCP.Closing != 5*time.Second || cfg.API.Socket != "/run/flowd/flowd.sock" {
 		t.Errorf("%+v", cfg)
 	}
 }

@@ -107,7 +107,7 @@ func TestExampleIsTheDefault(t *testing.T) {
 	if len(got.Flowtable.Devices) != 0 || len(got.Flowtable.Exclude) != 0 ||
 		got.Flowtable.Offload != want.Flowtable.Offload || got.Flowtable.After != want.Flowtable.After ||
 		got.Flowtable.OnExit != want.Flowtable.OnExit || got.Ageing != want.Ageing || got.API != want.API ||
-		want.Ageing.TCP.Closing.Duration != 5*time.Second {
+		want.Ageing.TCP.Closing != 5*time.Second {
 		t.Errorf("the example says %+v, the default is %+v", got, want)
 	}
 }

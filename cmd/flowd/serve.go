@@ -101,7 +101,7 @@ func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err e
 	if p.reader, err = ct.NewReader(ct.ReaderConfig{Refresh: refresh}); err != nil {
 		return nil, err
 	}
-	p.engine = engine.New(engine.Config{Closing: cfg.Ageing.TCP.Closing.Duration}, kernel{p.reader, p.writer}, journalSize)
+	p.engine = engine.New(engine.Config{Closing: cfg.Ageing.TCP.Closing}, kernel{p.reader, p.writer}, journalSize)
 	return p, nil
 }
 
