@@ -135,14 +135,15 @@ type flowPrinter struct {
 	w      io.Writer
 	format string
 	table  *table // made with the first flows
+	now    func() time.Time
 }
 
 func newFlowPrinter(w io.Writer, format string) *flowPrinter {
-	return &flowPrinter{w: w, format: format}
+	return &flowPrinter{w: w, format: format, now: time.Now}
 }
 
 func (p *flowPrinter) print(flows []*flowdv1.Flow) error {
-	now := time.Now()
+	now := p.now()
 	if p.format == "json" {
 		for _, f := range flows {
 			if err := printJSON(p.w, newFlowJSON(f, now)); err != nil {

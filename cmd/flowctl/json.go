@@ -103,8 +103,12 @@ func address(b []byte) string {
 }
 
 // seconds is the time from a moment in ns since the epoch until now, to the
-// millisecond, and never less than nothing: clocks of two sources differ.
+// millisecond; nothing where the moment is not known, and never less than that:
+// clocks of two sources differ.
 func seconds(since int64, now time.Time) float64 {
+	if since == 0 {
+		return 0
+	}
 	return float64(max(0, now.UnixNano()-since)/1e6) / 1e3
 }
 

@@ -91,7 +91,7 @@ func printPath(line liner, p *flowdv1.Status_Path) {
 		line("", "FIN and RST of offloaded flows are watched at ingress")
 	}
 	if p.GetRepairs() > 0 {
-		line("", "ruleset restored %d times after another program changed it", p.GetRepairs())
+		line("", "times that another program changed the ruleset and it was restored: %d", p.GetRepairs())
 	}
 	line("slow path", "%d packets, %s", p.GetSlowPackets(), size(p.GetSlowBytes()))
 }
