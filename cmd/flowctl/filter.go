@@ -7,15 +7,40 @@ import (
 	"strconv"
 	"strings"
 
+	"flowd/api"
 	"flowd/api/flowdv1"
 	"flowd/flow"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
 // filterFlags are the words of conntrack(8) that select flows.
 type filterFlags struct {
 	proto, src, dst, sport, dport, zone, id, state, offload, mark string
+}
+
+// selection is what the verbs on flows share: which flows, and how to print them.
+type selection struct {
+	filter filterFlags
+	out    format
+}
+
+func (s *selection) register(cmd *cobra.Command) {
+	s.filter.register(cmd.Flags())
+	s.out.register(cmd)
+}
+
+// do calls f with a client and the filter, unless the command line is wrong.
+func (s *selection) do(c *connection, f func(*api.Client, *flowdv1.Filter) error) error {
+	if err := s.out.check(); err != nil {
+		return err
+	}
+	m, err := s.filter.message()
+	if err != nil {
+		return err
+	}
+	return c.do(func(client *api.Client) error { return f(client, m) })
 }
 
 func (f *filterFlags) register(flags *pflag.FlagSet) {

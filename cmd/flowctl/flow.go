@@ -22,10 +22,7 @@ func newFlow(c *connection) *cobra.Command {
 }
 
 func newFlowShow(c *connection) *cobra.Command {
-	var (
-		filter filterFlags
-		out    format
-	)
+	var sel selection
 	cmd := &cobra.Command{
 		Use:   "show TUPLE",
 		Short: "show the flow of a tuple, of either direction, translated or not",
@@ -33,32 +30,23 @@ func newFlowShow(c *connection) *cobra.Command {
   flowctl flow show --id 3270190513 -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			m, err := filter.message()
-			if err != nil {
-				return err
-			}
-			return c.do(func(client *api.Client) error {
+			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
 				f, err := client.GetFlow(cmd.Context(), &flowdv1.GetFlowRequest{Filter: m})
 				if err != nil {
 					return err
 				}
-				return newFlowPrinter(cmd.OutOrStdout(), out.name).print([]*flowdv1.Flow{f})
+				return newFlowPrinter(cmd.OutOrStdout(), sel.out.name).print([]*flowdv1.Flow{f})
 			})
 		},
 	}
-	filter.register(cmd.Flags())
-	out.register(cmd)
+	sel.register(cmd)
 	return cmd
 }
 
 func newFlowEvict(c *connection) *cobra.Command {
 	var (
-		filter filterFlags
-		out    format
-		all    bool
+		sel selection
+		all bool
 	)
 	cmd := &cobra.Command{
 		Use:   "evict FILTER",
@@ -68,24 +56,16 @@ their flowtable entries. A connection that still sends packets is picked up anew
 unless rules of the firewall say otherwise.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			m, err := filter.message()
-			if err != nil {
-				return err
-			}
-			return c.do(func(client *api.Client) error {
+			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
 				res, err := client.EvictFlows(cmd.Context(), &flowdv1.EvictFlowsRequest{Filter: m, All: all})
 				if err != nil {
 					return err
 				}
-				return reportEvicted(cmd.OutOrStdout(), res, out.name)
+				return reportEvicted(cmd.OutOrStdout(), res, sel.out.name)
 			})
 		},
 	}
-	filter.register(cmd.Flags())
-	out.register(cmd)
+	sel.register(cmd)
 	cmd.Flags().BoolVar(&all, "all", false, "end every flow; asked for when there is no filter")
 	return cmd
 }

@@ -43,8 +43,7 @@ var sortKeys = map[string]func(*flowdv1.Flow) int64{
 
 func newFlows(c *connection) *cobra.Command {
 	var (
-		filter filterFlags
-		out    format
+		sel    selection
 		sort   string
 		limit  int
 		cached bool
@@ -56,29 +55,21 @@ func newFlows(c *connection) *cobra.Command {
 translated or not; any other looks at the original direction.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
 			if _, ok := sortKeys[sort]; sort != "" && !ok {
 				return usageError{fmt.Errorf("--sort %s: not one of bytes, packets, age, idle", sort)}
 			}
 			if limit < 0 {
 				return usageError{fmt.Errorf("--limit %d: not a number from 0", limit)}
 			}
-			m, err := filter.message()
-			if err != nil {
-				return err
-			}
 			w := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
-			p := newFlowPrinter(w, out.name)
-			err = c.do(func(client *api.Client) error {
+			p := newFlowPrinter(w, sel.out.name)
+			err := sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
 				return list(cmd.Context(), client, &flowdv1.ListFlowsRequest{Filter: m, Cached: cached}, sort, limit, p.print)
 			})
 			return errors.Join(err, w.Flush())
 		},
 	}
-	filter.register(cmd.Flags())
-	out.register(cmd)
+	sel.register(cmd)
 	cmd.Flags().StringVar(&sort, "sort", "", "largest first by bytes, packets, age or idle")
 	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all")
 	cmd.Flags().BoolVar(&cached, "cached", false, "as flowd knows them, without reading the kernel's table first")

@@ -13,9 +13,8 @@ import (
 
 func newWatch(c *connection) *cobra.Command {
 	var (
-		filter filterFlags
-		out    format
-		since  uint64
+		sel   selection
+		since uint64
 	)
 	cmd := &cobra.Command{
 		Use:   "watch [filter]",
@@ -26,14 +25,7 @@ it stays silent), marked, evicted and expired, the last two with the reason and
 the final counters. It ends with an error when it could not keep up.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			m, err := filter.message()
-			if err != nil {
-				return err
-			}
-			return c.do(func(client *api.Client) error {
+			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
 				stream, err := client.Watch(cmd.Context(), &flowdv1.WatchRequest{Filter: m, SinceSeq: since})
 				if err != nil {
 					return err
@@ -44,7 +36,7 @@ the final counters. It ends with an error when it could not keep up.`,
 						return err
 					}
 					for _, change := range batch.Changes {
-						if err := printChange(cmd.OutOrStdout(), change, out.name); err != nil {
+						if err := printChange(cmd.OutOrStdout(), change, sel.out.name); err != nil {
 							return err
 						}
 					}
@@ -52,8 +44,7 @@ the final counters. It ends with an error when it could not keep up.`,
 			})
 		},
 	}
-	filter.register(cmd.Flags())
-	out.register(cmd)
+	sel.register(cmd)
 	cmd.Flags().Uint64Var(&since, "since", 0, "begin with the change of this number; 0: with what happens from now on")
 	return cmd
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,7 +23,7 @@ func TestListsManyFlows(t *testing.T) {
 		t.Fatalf("the kernel has room for %d flows, %d are needed (net.netfilter.nf_conntrack_max)", room, many)
 	}
 	d := start(t, lab.Router, "")
-	keepUDP(t, lab)
+	lab.KeepEntries(t)
 	makeFlows(t, lab, many)
 	testenv.Eventually(t, 20*time.Second, func() error {
 		count, err := strconv.Atoi(strings.TrimSpace(lab.Router.Run(t, "conntrack", "-C")))
@@ -43,15 +42,4 @@ func TestListsManyFlows(t *testing.T) {
 		t.Errorf("evict said: %s", out[max(0, len(out)-200):])
 	}
 	testenv.Eventually(t, 10*time.Second, func() error { return agree(d.entries(), conntrack(t, lab.Router)) })
-}
-
-// keepUDP has the kernel keep idle UDP flows for longer than any test takes.
-func keepUDP(t *testing.T, lab *testenv.Lab) {
-	t.Helper()
-	err := lab.Router.Do(func() error {
-		return os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", []byte("600"), 0)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 }
