@@ -1214,8 +1214,12 @@ type Status_Table struct {
 	Created       uint64                 `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"`
 	Offloads      uint64                 `protobuf:"varint,8,opt,name=offloads,proto3" json:"offloads,omitempty"`
 	Ended         map[string]uint64      `protobuf:"bytes,9,rep,name=ended,proto3" json:"ended,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by reason
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// What conntrack itself counts since the network namespace was made.
+	KernelInsertFailed uint64 `protobuf:"varint,10,opt,name=kernel_insert_failed,json=kernelInsertFailed,proto3" json:"kernel_insert_failed,omitempty"` // connections that clashed with others
+	KernelDrops        uint64 `protobuf:"varint,11,opt,name=kernel_drops,json=kernelDrops,proto3" json:"kernel_drops,omitempty"`                        // packets dropped: table full, or memory short
+	KernelEarlyDrops   uint64 `protobuf:"varint,12,opt,name=kernel_early_drops,json=kernelEarlyDrops,proto3" json:"kernel_early_drops,omitempty"`       // connections that had to go because the table was full
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Status_Table) Reset() {
@@ -1309,6 +1313,27 @@ func (x *Status_Table) GetEnded() map[string]uint64 {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *Status_Table) GetKernelInsertFailed() uint64 {
+	if x != nil {
+		return x.KernelInsertFailed
+	}
+	return 0
+}
+
+func (x *Status_Table) GetKernelDrops() uint64 {
+	if x != nil {
+		return x.KernelDrops
+	}
+	return 0
+}
+
+func (x *Status_Table) GetKernelEarlyDrops() uint64 {
+	if x != nil {
+		return x.KernelEarlyDrops
+	}
+	return 0
 }
 
 type Status_Path struct {
@@ -1619,8 +1644,7 @@ const file_flowd_proto_rawDesc = "" +
 	"\x05event\x18\x03 \x01(\tR\x05event\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\"\n" +
 	"\x04flow\x18\x05 \x01(\v2\x0e.flowd.v1.FlowR\x04flow\"\x12\n" +
-	"\x10GetStatusRequest\"\x80\n" +
-	"\n" +
+	"\x10GetStatusRequest\"\x83\v\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x1d\n" +
@@ -1634,7 +1658,7 @@ const file_flowd_proto_rawDesc = "" +
 	"\x04path\x18\t \x01(\v2\x15.flowd.v1.Status.PathR\x04path\x12/\n" +
 	"\x06events\x18\n" +
 	" \x01(\v2\x17.flowd.v1.Status.EventsR\x06events\x12\x1a\n" +
-	"\bsettings\x18\v \x03(\tR\bsettings\x1a\xea\x02\n" +
+	"\bsettings\x18\v \x03(\tR\bsettings\x1a\xed\x03\n" +
 	"\x05Table\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1c\n" +
 	"\toffloaded\x18\x02 \x01(\x04R\toffloaded\x12\x1a\n" +
@@ -1646,7 +1670,11 @@ const file_flowd_proto_rawDesc = "" +
 	"\fkernel_limit\x18\x06 \x01(\x04R\vkernelLimit\x12\x18\n" +
 	"\acreated\x18\a \x01(\x04R\acreated\x12\x1a\n" +
 	"\boffloads\x18\b \x01(\x04R\boffloads\x127\n" +
-	"\x05ended\x18\t \x03(\v2!.flowd.v1.Status.Table.EndedEntryR\x05ended\x1a8\n" +
+	"\x05ended\x18\t \x03(\v2!.flowd.v1.Status.Table.EndedEntryR\x05ended\x120\n" +
+	"\x14kernel_insert_failed\x18\n" +
+	" \x01(\x04R\x12kernelInsertFailed\x12!\n" +
+	"\fkernel_drops\x18\v \x01(\x04R\vkernelDrops\x12,\n" +
+	"\x12kernel_early_drops\x18\f \x01(\x04R\x10kernelEarlyDrops\x1a8\n" +
 	"\n" +
 	"EndedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +

@@ -103,6 +103,10 @@ func printTable(line liner, t *flowdv1.Status_Table) {
 	for _, reason := range slices.Sorted(maps.Keys(t.GetEnded())) {
 		ends = append(ends, fmt.Sprintf("%d %s", t.GetEnded()[reason], reason))
 	}
+	if t.GetKernelDrops()+t.GetKernelEarlyDrops()+t.GetKernelInsertFailed() > 0 {
+		line("", "kernel: %d packets dropped, %d connections dropped early, %d clashed (since the namespace was made)",
+			t.GetKernelDrops(), t.GetKernelEarlyDrops(), t.GetKernelInsertFailed())
+	}
 	line("since up", "%d created, %d times offloaded, ended: %s", t.GetCreated(), t.GetOffloads(), listOr(ends, "none"))
 }
 

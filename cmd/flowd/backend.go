@@ -64,6 +64,9 @@ func (b *backend) tableStatus() *flowdv1.Status_Table {
 			s.Ended[flow.Reason(i).String()] = n
 		}
 	}
+	if k, err := b.parts.stats.Read(); err == nil {
+		s.KernelInsertFailed, s.KernelDrops, s.KernelEarlyDrops = k.InsertFailed, k.Drop, k.EarlyDrop
+	}
 	if n, err := ct.ReadSysctl("nf_conntrack_count"); err == nil {
 		s.KernelEntries = uint64(n)
 	}

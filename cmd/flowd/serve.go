@@ -37,6 +37,7 @@ type parts struct {
 	keeper   *keeper
 	reader   *ct.Reader
 	writer   *ct.Writer
+	stats    *ct.Statistics
 	tap      *ct.Tap // nil where conntrack sees FIN and RST itself
 	engine   *engine.Engine
 	listener net.Listener
@@ -80,6 +81,9 @@ func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err e
 	if p.writer, err = ct.NewWriter(func(a flow.Action, err error) {
 		log.Warn("kernel refused a request", "flow", a.Orig, "id", a.ID, "error", err)
 	}); err != nil {
+		return nil, err
+	}
+	if p.stats, err = ct.NewStatistics(); err != nil {
 		return nil, err
 	}
 	if p.keeper, err = newKeeper(log, cfg); err != nil {
