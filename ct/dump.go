@@ -27,6 +27,7 @@ func (r *Reader) sync(ctx context.Context) error {
 		return err
 	}
 	*r.room(ctx) = flow.Event{Kind: flow.SyncStart, ID: number}
+	r.empty = true
 	overruns := r.nOverruns.Load()
 	whole, err := r.dumpTable(ctx, number)
 	if err != nil {

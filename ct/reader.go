@@ -71,7 +71,9 @@ type Reader struct {
 	wanted uint32 // number of the newest dump that somebody asked for
 	begun  uint32 // number of the newest dump begun
 
-	dumpEnd time.Time // of the newest one; Run's own
+	// Run's own.
+	dumpEnd time.Time // of the newest dump
+	empty   bool      // it showed nothing, and nothing has happened since
 
 	nEvents, nOverruns, nMalformed, nDumps atomic.Uint64
 	dumpTime                               atomic.Int64
@@ -178,7 +180,8 @@ func (r *Reader) Run(ctx context.Context) error {
 
 // nextDump tells when the next dump is to begin, if any is. One that was asked
 // for waits as long as the last one took, so that dumping never takes more than
-// half of the reader's time, whatever happens.
+// half of the reader's time, whatever happens. An empty table needs no refresh:
+// the kernel walks all of its hash for each dump, however little is in it.
 func (r *Reader) nextDump() (time.Time, bool) {
 	r.mu.Lock()
 	asked := r.wanted > r.begun
@@ -187,7 +190,7 @@ func (r *Reader) nextDump() (time.Time, bool) {
 	switch {
 	case asked:
 		return r.dumpEnd.Add(took), true
-	case r.cfg.Refresh > 0:
+	case r.cfg.Refresh > 0 && !r.empty:
 		return r.dumpEnd.Add(max(r.cfg.Refresh, dumpShare*took)), true
 	}
 	return time.Time{}, false
@@ -250,6 +253,7 @@ func (r *Reader) add(ctx context.Context, msg []byte, kind flow.Kind) {
 	if kind != 0 {
 		ev.Kind = kind
 	}
+	r.empty = false
 	r.nEvents.Add(1)
 }
 

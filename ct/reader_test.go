@@ -146,3 +146,29 @@ func TestReaderStops(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNextDump holds when a dump is due: when one is asked for, and every now and
+// then, but not while there is nothing to see.
+func TestNextDump(t *testing.T) {
+	end := time.Unix(1000, 0)
+	for _, tc := range []struct {
+		name   string
+		reader *Reader
+		took   time.Duration
+		want   time.Duration // after the end of the last one; 0: none
+	}{
+		{"none but on demand", &Reader{}, time.Second, 0},
+		{"asked for", &Reader{wanted: 1}, time.Second, time.Second},
+		{"asked for, empty", &Reader{wanted: 1, empty: true}, time.Second, time.Second},
+		{"periodic", &Reader{cfg: ReaderConfig{Refresh: time.Minute}}, time.Millisecond, time.Minute},
+		{"periodic, and slow", &Reader{cfg: ReaderConfig{Refresh: time.Minute}}, time.Second, dumpShare * time.Second},
+		{"periodic, but empty", &Reader{cfg: ReaderConfig{Refresh: time.Minute}, empty: true}, time.Millisecond, 0},
+	} {
+		tc.reader.dumpEnd = end
+		tc.reader.dumpTime.Store(int64(tc.took))
+		at, ok := tc.reader.nextDump()
+		if ok != (tc.want != 0) || ok && !at.Equal(end.Add(tc.want)) {
+			t.Errorf("%s: %v %v, want %v later", tc.name, at, ok, tc.want)
+		}
+	}
+}

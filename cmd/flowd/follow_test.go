@@ -205,13 +205,15 @@ func TestRestoresRuleset(t *testing.T) {
 		t.Errorf("flowctl ruleset prints\n%s\nbut the kernel has\n%s", got, before)
 	}
 	lab.Router.Run(t, "nft", "flush", "ruleset")
-	testenv.Eventually(t, time.Second, func() error {
+	flushed := time.Now()
+	testenv.Eventually(t, waitReady, func() error {
 		after, err := lab.Router.Output("nft", "-s", "list", "table", "inet", "flowd")
 		if err == nil && after != before {
 			err = fmt.Errorf("restored as\n%s", after)
 		}
 		return err
 	})
+	t.Logf("restored after %v", time.Since(flushed))
 	if n := strings.Count(d.log.String(), "another program changed flowd's ruleset"); n != 1 {
 		t.Errorf("reported %d times, not once:\n%s", n, d.log)
 	}
