@@ -37,7 +37,8 @@ lint:
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(STATICCHECK) -tags kernel ./...
 	@out=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not gofumpt-ed:"; echo "$$out"; exit 1; }
-	shellcheck testenv/lab testenv/demo testenv/needs
+	shellcheck testenv/lab testenv/demo testenv/demo-router testenv/needs .ci/run
+	shellcheck -s sh -e SC1091 testenv/vm/init.sh
 
 # Includes the fuzz targets' seeds.
 unit:

@@ -162,7 +162,7 @@ func (s *Server) EvictFlows(ctx context.Context, req *flowdv1.EvictFlowsRequest)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if *q == (flow.Filter{}) && !req.All {
-		return nil, status.Error(codes.InvalidArgument, "an empty filter would evict every flow: set all if that is what is meant")
+		return nil, status.Error(codes.InvalidArgument, "an empty filter would evict every flow: set all (flowctl: --all) if that is what is meant")
 	}
 	seq := s.backend.Journal().Next() // from here on no end of a flow that matches is missed
 	flows, err := s.match(ctx, q)

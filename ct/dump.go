@@ -69,7 +69,11 @@ func (r *Reader) dumpTable(ctx context.Context, number uint32) (whole bool, err 
 	for ctx.Err() == nil {
 		n, err := r.dump.read(true)
 		if errors.Is(err, unix.ENOBUFS) {
-			return false, nil
+			// The kernel had no memory for the next part. The dump is not whole, but
+			// goes on: no other can begin before it has ended.
+			whole = false
+			time.Sleep(nap)
+			continue
 		}
 		if err != nil {
 			return false, fmt.Errorf("conntrack dump: read: %w", err)

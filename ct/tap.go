@@ -30,11 +30,15 @@ const (
 type Tap struct {
 	log   *nflog.Nflog
 	out   chan []flow.Event
+	ctx   context.Context // of the library's reader; its cause is why it ended
+	end   context.CancelCauseFunc
 	nSeen atomic.Uint64
 	nLost atomic.Uint64
 }
 
-// NewTap opens log group number group in the network namespace of the calling thread.
+// NewTap binds to log group number group in the network namespace of the calling
+// thread. A group that another program reads from is refused, with EPERM
+// (nfulnl_recv_config). Close or Run ends what it starts.
 func NewTap(group uint16) (*Tap, error) {
 	log, err := nflog.Open(&nflog.Config{
 		Group: group, Copymode: nflog.CopyPacket, Bufsize: tapCopy,
@@ -43,45 +47,65 @@ func NewTap(group uint16) (*Tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("FIN/RST tap: log group %d: %w", group, err)
 	}
-	if err := log.Con.SetReadBuffer(tapBuffer); err != nil {
-		log.Close()
-		return nil, fmt.Errorf("FIN/RST tap: receive buffer: %w", err)
+	t := &Tap{log: log, out: make(chan []flow.Event, 64)}
+	t.ctx, t.end = context.WithCancelCause(context.Background())
+	err = log.Con.SetReadBuffer(tapBuffer)
+	if err == nil {
+		err = log.RegisterWithErrorFunc(t.ctx, t.packet, t.failed)
 	}
-	return &Tap{log: log, out: make(chan []flow.Event, 64)}, nil
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("FIN/RST tap: log group %d: %w", group, err)
+	}
+	return t, nil
 }
 
-// Events returns the sightings. It is closed when Run returns.
+// Events returns the sightings. It is never closed: the library may deliver one
+// more after the end.
 func (t *Tap) Events() <-chan []flow.Event { return t.out }
 
 // Stats returns how many segments were seen, and how often the kernel or the
 // reader had to let some go.
 func (t *Tap) Stats() (seen, lost uint64) { return t.nSeen.Load(), t.nLost.Load() }
 
-// Run reads until ctx ends, and closes the socket.
+// Run waits until ctx ends or reading fails, and closes the tap.
 func (t *Tap) Run(ctx context.Context) error {
-	defer close(t.out)
-	err := t.log.RegisterWithErrorFunc(ctx, func(a nflog.Attribute) int {
-		if a.Payload != nil {
-			t.take(*a.Payload)
-		}
-		return 0
-	}, func(err error) int {
-		var op *netlink.OpError
-		if errors.Is(err, unix.ENOBUFS) {
-			t.nLost.Add(1)
-			return 0
-		}
-		if errors.As(err, &op) && (op.Timeout() || op.Temporary()) {
-			return 0
-		}
-		return 1
-	})
-	if err != nil {
-		t.log.Close()
-		return fmt.Errorf("FIN/RST tap: %w", err)
+	defer t.Close()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-t.ctx.Done():
+		return fmt.Errorf("FIN/RST tap: %w", context.Cause(t.ctx))
 	}
-	<-ctx.Done()
+}
+
+// Close ends the reading and gives the group back.
+func (t *Tap) Close() error {
+	t.end(nil)
 	return t.log.Close()
+}
+
+func (t *Tap) packet(a nflog.Attribute) int {
+	if a.Payload != nil {
+		t.take(*a.Payload)
+	}
+	return 0
+}
+
+// failed judges an error of the library's reader: 0 goes on.
+func (t *Tap) failed(err error) int {
+	var op *netlink.OpError
+	switch {
+	case t.ctx.Err() != nil:
+		return 1
+	case errors.Is(err, unix.ENOBUFS):
+		t.nLost.Add(1)
+		return 0
+	case errors.As(err, &op) && (op.Timeout() || op.Temporary()):
+		return 0
+	}
+	t.end(err)
+	return 1
 }
 
 // take passes a sighting on. A sighting that finds no room is dropped: the

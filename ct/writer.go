@@ -146,7 +146,10 @@ func (w *Writer) exchange(e *encoder, actions []flow.Action) ([]flow.Event, erro
 		e.action(&actions[i], first+uint32(i))
 	}
 	if err := w.sock.send(e.buf); err != nil {
-		return nil, fmt.Errorf("conntrack requests: send %d: %w", len(actions), err)
+		// Short of memory: whoever asked will ask again.
+		w.nFailed.Add(uint64(len(actions)))
+		w.onError(actions[0], fmt.Errorf("%d requests not sent: %w", len(actions), err))
+		return nil, nil
 	}
 	var answers []flow.Event
 	for open := len(actions); open > 0; {

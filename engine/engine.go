@@ -4,12 +4,13 @@ package engine
 
 import (
 	"container/heap"
+	"sync/atomic"
 	"time"
 
 	"flowd/flow"
 )
 
-// Config is what the engine is told once.
+// Config is what the engine is told at first.
 type Config struct {
 	// Closing is how long an eviction candidate must have been silent before it
 	// is evicted.
@@ -30,7 +31,7 @@ const retry = time.Second
 // Engine is the only writer of its table and journal. Step must not be called
 // while Run runs; all other exported methods are for any goroutine.
 type Engine struct {
-	cfg     Config
+	closing atomic.Int64 // ns
 	table   *flow.Table
 	journal *flow.Journal
 	kernel  Kernel
@@ -58,11 +59,17 @@ type Kernel interface {
 
 // New returns an engine with an empty table and a journal of the given size.
 func New(cfg Config, kernel Kernel, journal int) *Engine {
-	return &Engine{
-		cfg: cfg, table: flow.NewTable(), journal: flow.NewJournal(journal), kernel: kernel,
-		started: time.Now(), next: make(map[connection]int64), awaiting: make(map[flow.Key]struct{}), commands: make(chan evict), syncs: newSyncs(),
+	e := &Engine{
+		table: flow.NewTable(), journal: flow.NewJournal(journal), kernel: kernel,
+		next: make(map[connection]int64), awaiting: make(map[flow.Key]struct{}),
+		started: time.Now(), commands: make(chan evict), syncs: newSyncs(),
 	}
+	e.SetClosing(cfg.Closing)
+	return e
 }
+
+// SetClosing is Config.Closing for a daemon that runs; it holds from the next look at a flow on.
+func (e *Engine) SetClosing(d time.Duration) { e.closing.Store(int64(d)) }
 
 // Table returns the table, for reading.
 func (e *Engine) Table() *flow.Table { return e.table }
@@ -97,7 +104,7 @@ func (e *Engine) Step(events []flow.Event, now int64) []flow.Action {
 			// The first read is the base that the later one is compared with: the
 			// counters of a flow in the flowtable come with no event.
 			e.read(c.Flow.Orig, c.Flow.ID)
-			e.look(c.Flow.Orig, c.Flow.ID, now+int64(e.cfg.Closing))
+			e.look(c.Flow.Orig, c.Flow.ID, now+e.closing.Load())
 		}
 	}
 	e.journal.Append(e.changes)
@@ -124,8 +131,8 @@ func (e *Engine) sweep(now int64) {
 			e.remove(a.orig, a.id, now)
 		case !f.Candidate:
 			delete(e.awaiting, a.orig)
-		case f.Seen+int64(e.cfg.Closing) > now:
-			e.look(a.orig, a.id, f.Seen+int64(e.cfg.Closing))
+		case f.Seen+e.closing.Load() > now:
+			e.look(a.orig, a.id, f.Seen+e.closing.Load())
 		default:
 			e.awaiting[a.orig] = struct{}{}
 			e.read(a.orig, a.id)
@@ -140,7 +147,7 @@ func (e *Engine) judge(ev *flow.Event, now int64) {
 		return
 	}
 	f, ok := e.table.Find(ev.Orig)
-	if !ok || f.ID != ev.ID || !f.Candidate || f.Seen+int64(e.cfg.Closing) > now {
+	if !ok || f.ID != ev.ID || !f.Candidate || f.Seen+e.closing.Load() > now {
 		return
 	}
 	delete(e.awaiting, ev.Orig)

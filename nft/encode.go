@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -97,18 +98,32 @@ func (b *batch) addCounter(name string) {
 // addFlowtable adds the flowtable, or devices to it. It always carries all flags:
 // those that it leaves out are cleared (nft_flowtable_update).
 func (b *batch) addFlowtable(devices []string) {
-	first := len(b.messages)
-	b.encode(flowtableObject, func(lib *nftables.Conn) {
-		lib.AddFlowtable(&nftables.Flowtable{
-			Table:   b.table,
-			Name:    flowtableName,
-			Devices: terminated(devices),
-			Flags:   flowtableFlags,
+	for _, some := range portions(devices) {
+		first := len(b.messages)
+		b.encode(flowtableObject, func(lib *nftables.Conn) {
+			lib.AddFlowtable(&nftables.Flowtable{
+				Table:   b.table,
+				Name:    flowtableName,
+				Devices: terminated(some),
+				Flags:   flowtableFlags,
+			})
 		})
-	})
-	for i := range b.messages[first:] {
-		b.messages[first+i].devices = devices
+		for i := range b.messages[first:] {
+			b.messages[first+i].devices = some
+		}
 	}
+}
+
+// maxDevices is how many devices one message may name: one less than
+// NFT_NETDEVICE_MAX, at which the kernel says EFBIG (nf_tables_parse_netdev_hooks).
+const maxDevices = 255
+
+// portions divides devices into lists that fit a message; of none it makes one.
+func portions(devices []string) [][]string {
+	if len(devices) == 0 {
+		return [][]string{nil}
+	}
+	return slices.Collect(slices.Chunk(devices, maxDevices))
 }
 
 const (

@@ -309,17 +309,24 @@ func TestDevicesComeAndGo(t *testing.T) {
 	whole(t, c, Ruleset{Offload: true, Devices: []string{"lan0", "wan0"}})
 }
 
-// TestManyDevices: a hundred, and half of them leave at once.
+// TestManyDevices: more than one message may name, and most of them leave at once.
 func TestManyDevices(t *testing.T) {
 	c := inNamespace(t)
+	features, err := c.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := Ruleset{Offload: true}
-	for n := range 100 {
-		r.Devices = append(r.Devices, fmt.Sprintf("dev%02d", n))
+	if features.ClosingState {
+		r.Tap = &Tap{Group: 1}
+	}
+	for n := range maxDevices + 44 {
+		r.Devices = append(r.Devices, fmt.Sprintf("dev%03d", n))
 	}
 	addDevices(t, r.Devices...)
 	apply(t, c, r)
 	whole(t, c, r)
-	r.Devices = r.Devices[:50]
+	r.Devices = r.Devices[:20]
 	apply(t, c, r)
 	whole(t, c, r)
 }

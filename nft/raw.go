@@ -82,6 +82,12 @@ func hook(e *netlink.AttributeEncoder, num uint32, priority int32, kind uint16, 
 // delFlowtableDevices takes devices out of the flowtable, which lives on: that is
 // the meaning of NFT_MSG_DELFLOWTABLE with a hook (nft_delflowtable_hook).
 func (b *batch) delFlowtableDevices(devices []string) {
+	for _, some := range portions(devices) {
+		b.delSomeDevices(some)
+	}
+}
+
+func (b *batch) delSomeDevices(devices []string) {
 	var m message
 	m.Header.Type = nftType(unix.NFT_MSG_DELFLOWTABLE)
 	m.Header.Flags = netlink.Request
@@ -98,13 +104,17 @@ func (b *batch) delFlowtableDevices(devices []string) {
 
 // addChain adds a base chain, or devices to it.
 func (b *batch) addChain(c chain) {
-	b.chainMessage(unix.NFT_MSG_NEWCHAIN, c, c.devices)
+	for _, some := range portions(c.devices) {
+		b.chainMessage(unix.NFT_MSG_NEWCHAIN, c, some)
+	}
 }
 
 // delChainDevices takes devices out of a base chain, which lives on (Linux 6.4,
 // nft_delchain_hook).
 func (b *batch) delChainDevices(c chain, devices []string) {
-	b.chainMessage(unix.NFT_MSG_DELCHAIN, c, devices)
+	for _, some := range portions(devices) {
+		b.chainMessage(unix.NFT_MSG_DELCHAIN, c, some)
+	}
 }
 
 func (b *batch) chainMessage(msg int, c chain, devices []string) {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Config is the configuration, flowd.toml(5). The zero value is not of use:
+// Config is the configuration, flowd.toml. The zero value is not of use:
 // Default is.
 type Config struct {
 	Flowtable Flowtable
@@ -79,6 +79,9 @@ const (
 )
 
 var onExitNames = []string{"keep", "remove"}
+
+// String is the name in the configuration.
+func (o OnExit) String() string { return onExitNames[o] }
 
 func oneOf[T ~uint8](s string, names []string) (T, error) {
 	i := slices.Index(names, s)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,15 +33,20 @@ func (s *selection) register(cmd *cobra.Command) {
 }
 
 // do calls f with a client and the filter, unless the command line is wrong.
-func (s *selection) do(c *connection, f func(*api.Client, *flowdv1.Filter) error) error {
-	if err := s.out.check(); err != nil {
-		return err
-	}
-	m, err := s.filter.message()
+func (s *selection) do(c *connection, cmd *cobra.Command, f func(context.Context, *api.Client, *flowdv1.Filter) error) error {
+	m, err := s.check()
 	if err != nil {
 		return err
 	}
-	return c.do(func(client *api.Client) error { return f(client, m) })
+	return c.do(cmd, func(ctx context.Context, client *api.Client) error { return f(ctx, client, m) })
+}
+
+// check returns the filter as the daemon takes it, unless the command line is wrong.
+func (s *selection) check() (*flowdv1.Filter, error) {
+	if err := s.out.check(); err != nil {
+		return nil, err
+	}
+	return s.filter.message()
 }
 
 func (f *filterFlags) register(flags *pflag.FlagSet) {
@@ -111,6 +117,9 @@ func (f *filterFlags) message() (*flowdv1.Filter, error) {
 	errs = append(errs, number("mark", mark, 32, &m.Mark))
 	if masked {
 		var bits *uint32
+		if mark == "" || mask == "" {
+			errs = append(errs, fmt.Errorf("--mark %s: not MARK or MARK/MASK", f.mark))
+		}
 		errs = append(errs, number("mark's mask", mask, 32, &bits))
 		if bits != nil {
 			m.MarkMask = *bits

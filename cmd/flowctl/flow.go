@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -16,6 +17,7 @@ func newFlow(c *connection) *cobra.Command {
 		Use:   "flow",
 		Short: "show or end single flows",
 		Args:  noArgs,
+		RunE:  needsVerb,
 	}
 	cmd.AddCommand(newFlowShow(c), newFlowEvict(c))
 	return cmd
@@ -30,8 +32,8 @@ func newFlowShow(c *connection) *cobra.Command {
   flowctl flow show --id 3270190513 -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
-				f, err := client.GetFlow(cmd.Context(), &flowdv1.GetFlowRequest{Filter: m})
+			return sel.do(c, cmd, func(ctx context.Context, client *api.Client, m *flowdv1.Filter) error {
+				f, err := client.GetFlow(ctx, &flowdv1.GetFlowRequest{Filter: m})
 				if err != nil {
 					return err
 				}
@@ -56,8 +58,8 @@ their flowtable entries. A connection that still sends packets is picked up anew
 unless rules of the firewall say otherwise.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
-				res, err := client.EvictFlows(cmd.Context(), &flowdv1.EvictFlowsRequest{Filter: m, All: all})
+			return sel.do(c, cmd, func(ctx context.Context, client *api.Client, m *flowdv1.Filter) error {
+				res, err := client.EvictFlows(ctx, &flowdv1.EvictFlowsRequest{Filter: m, All: all})
 				if err != nil {
 					return err
 				}

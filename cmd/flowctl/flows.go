@@ -63,8 +63,8 @@ translated or not; any other looks at the original direction.`,
 			}
 			w := bufio.NewWriterSize(cmd.OutOrStdout(), 1<<16)
 			p := newFlowPrinter(w, sel.out.name)
-			err := sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
-				return list(cmd.Context(), client, &flowdv1.ListFlowsRequest{Filter: m, Cached: cached}, sort, limit, p.print)
+			err := sel.do(c, cmd, func(ctx context.Context, client *api.Client, m *flowdv1.Filter) error {
+				return list(ctx, client, &flowdv1.ListFlowsRequest{Filter: m, Cached: cached}, sort, limit, p.print)
 			})
 			return errors.Join(err, w.Flush())
 		},

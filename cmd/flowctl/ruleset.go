@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"flowd/api"
@@ -15,8 +16,8 @@ func newRuleset(c *connection) *cobra.Command {
 		Short: "print the nftables ruleset that flowd keeps in the kernel",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.do(func(client *api.Client) error {
-				r, err := client.GetRuleset(cmd.Context(), &flowdv1.GetRulesetRequest{})
+			return c.do(cmd, func(ctx context.Context, client *api.Client) error {
+				r, err := client.GetRuleset(ctx, &flowdv1.GetRulesetRequest{})
 				if err != nil {
 					return err
 				}

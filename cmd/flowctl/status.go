@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -25,8 +26,8 @@ func newStatus(c *connection) *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
-			return c.do(func(client *api.Client) error {
-				s, err := client.GetStatus(cmd.Context(), &flowdv1.GetStatusRequest{})
+			return c.do(cmd, func(ctx context.Context, client *api.Client) error {
+				s, err := client.GetStatus(ctx, &flowdv1.GetStatusRequest{})
 				if err != nil {
 					return err
 				}

@@ -25,13 +25,20 @@ it stays silent), marked, evicted and expired, the last two with the reason and
 the final counters. It ends with an error when it could not keep up.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return sel.do(c, func(client *api.Client, m *flowdv1.Filter) error {
+			m, err := sel.check()
+			if err != nil {
+				return err
+			}
+			return c.dial(func(client *api.Client) error {
 				stream, err := client.Watch(cmd.Context(), &flowdv1.WatchRequest{Filter: m, SinceSeq: since})
 				if err != nil {
 					return err
 				}
 				for {
 					batch, err := stream.Recv()
+					if cmd.Context().Err() != nil {
+						return nil // it goes on until somebody ends it
+					}
 					if err != nil {
 						return err
 					}

@@ -30,7 +30,7 @@ func (b *backend) Status() *flowdv1.Status {
 	ns, _ := networkNamespace()
 	s := &flowdv1.Status{
 		Version: version, Pid: uint32(os.Getpid()), StartedNs: b.started.UnixNano(),
-		Kernel: p.keeper.features.Release, Network: ns, Config: p.configFile(),
+		Kernel: p.keeper.features.Release, Network: ns, Config: *p.from.Load(),
 		Ready: b.Table().Stats().Syncs > 0,
 		Table: b.tableStatus(), Path: b.pathStatus(), Events: b.eventStatus(),
 	}
@@ -42,14 +42,6 @@ func (b *backend) Status() *flowdv1.Status {
 		s.Settings = append(s.Settings, fmt.Sprintf("%s set from %d to %d", c.Name, c.Was, c.Want))
 	}
 	return s
-}
-
-// configFile is the file in force, empty where there is none.
-func (p *parts) configFile() string {
-	if _, err := os.Stat(p.file); err != nil {
-		return ""
-	}
-	return p.file
 }
 
 func (b *backend) tableStatus() *flowdv1.Status_Table {

@@ -18,10 +18,18 @@ import (
 // tapGroup is the netlink log group of the FIN/RST tap: high, as ulogd's are low.
 const tapGroup = 4711
 
+// tapGroups is how many groups from there on are tried, should others be taken.
+const tapGroups = 8
+
 // settle is how long the keeper waits after it has looked at the ruleset, so
 // that a program that changes rules all the time does not keep it busy, and
-// again is how soon it tries anew what came to nothing.
-const settle, again = 100 * time.Millisecond, time.Second
+// again is how soon it tries anew what came to nothing, and reconsider how soon a
+// flowtable that the kernel has refused.
+const (
+	settle     = 100 * time.Millisecond
+	again      = time.Second
+	reconsider = 30 * time.Second
+)
 
 // keeper holds the wanted ruleset in the kernel: when devices come or go, when
 // the configuration changes, and when another program damages it. Only Run, and
@@ -30,6 +38,7 @@ type keeper struct {
 	log      *slog.Logger
 	conn     *nft.Conn
 	features nft.Features
+	tap      *nft.Tap      // wanted in the ruleset
 	wake     chan struct{} // something may have changed
 
 	mu       sync.Mutex
@@ -55,7 +64,7 @@ func newKeeper(log *slog.Logger, cfg policy.Config) (*keeper, error) {
 }
 
 // ruleset compiles the configuration for the devices there are now.
-func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features) (nft.Ruleset, error) {
+func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features, tap *nft.Tap) (nft.Ruleset, error) {
 	r := nft.Ruleset{
 		Offload:      cfg.Flowtable.Offload == policy.OffloadSoftware && f.Flowtable,
 		AfterPackets: cfg.Flowtable.After.Packets,
@@ -67,10 +76,7 @@ func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features) (nft.Ruleset, er
 	if err != nil {
 		return r, err
 	}
-	r.Devices = devices
-	if needsTap(f) {
-		r.Tap = &nft.Tap{Group: tapGroup}
-	}
+	r.Devices, r.Tap = devices, tap
 	return r, nil
 }
 
@@ -86,13 +92,25 @@ func globs(patterns []policy.Pattern) []string {
 	return s
 }
 
+// cannot tells whether an error of Apply means that this kernel, or a device, will
+// not do it: any other passes.
+func cannot(err error) bool {
+	for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.ENOENT, unix.EINVAL, unix.EEXIST} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
 // load brings the wanted ruleset into the kernel, in place. Where the kernel
-// refuses the flowtable the rest is loaded without, and why is kept.
+// refuses the flowtable the rest is loaded without, and why is kept; but one that
+// serves is never given up for that.
 func (k *keeper) load() error {
 	k.mu.Lock()
-	cfg := k.cfg
+	cfg, serves := k.cfg, k.applied.Offload
 	k.mu.Unlock()
-	want, err := ruleset(k.conn, cfg, k.features)
+	want, err := ruleset(k.conn, cfg, k.features, k.tap)
 	if err != nil {
 		return err
 	}
@@ -104,7 +122,7 @@ func (k *keeper) load() error {
 		degraded = "no device matches the configuration, or none forwards (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding)"
 	}
 	missing, err := k.conn.Apply(want)
-	if err != nil && want.Offload && !errors.Is(err, unix.EPERM) {
+	if want.Offload && !serves && cannot(err) {
 		degraded = fmt.Sprintf("the kernel refuses the flowtable: %v", err)
 		want = nft.Ruleset{AfterPackets: want.AfterPackets}
 		missing, err = k.conn.Apply(want)
@@ -150,6 +168,7 @@ func (k *keeper) report(applied nft.Ruleset, missing []string, degraded string) 
 func (k *keeper) Run(ctx context.Context) error {
 	retry := time.NewTimer(again)
 	retry.Stop()
+	told := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,15 +176,30 @@ func (k *keeper) Run(ctx context.Context) error {
 		case <-k.wake:
 		case <-retry.C:
 		}
-		if err := k.restore(); err != nil {
-			k.log.Error("ruleset not in force, trying again", "error", err, "in", again)
+		switch err := k.restore(); {
+		case err != nil:
+			if err.Error() != told {
+				k.log.Error("ruleset not as wanted, trying again", "error", err, "every", again)
+				told = err.Error()
+			}
 			retry.Reset(again)
+		case k.refused():
+			retry.Reset(reconsider)
+		default:
+			told = ""
 		}
 		select {
 		case <-time.After(settle):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// refused tells whether the kernel could offload, and the flowtable is not there.
+func (k *keeper) refused() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.features.Flowtable && k.cfg.Flowtable.Offload == policy.OffloadSoftware && !k.applied.Offload
 }
 
 // restore looks whether the kernel has what was last applied, says so if not,
@@ -175,7 +209,8 @@ func (k *keeper) restore() error {
 	applied, author := k.applied, k.author
 	k.author = nft.Generation{}
 	k.mu.Unlock()
-	if damage := k.conn.Check(applied); damage != nil {
+	var damage nft.Damage
+	if err := k.conn.Check(applied); errors.As(err, &damage) {
 		if author.ID != 0 {
 			k.log.Warn("another program changed flowd's ruleset: restoring it", "program", author.Name, "pid", author.PID, "damage", damage)
 			k.mu.Lock()
@@ -183,11 +218,10 @@ func (k *keeper) restore() error {
 			k.mu.Unlock()
 		}
 		return k.load()
+	} else if err != nil {
+		return err
 	}
-	k.mu.Lock()
-	cfg := k.cfg
-	k.mu.Unlock()
-	want, err := ruleset(k.conn, cfg, k.features)
+	want, err := ruleset(k.conn, k.wants(), k.features, k.tap)
 	if err != nil || want.String() == applied.String() {
 		return err
 	}
@@ -213,6 +247,13 @@ func (k *keeper) generation(g nft.Generation) {
 	k.changed()
 }
 
+// wants returns the configuration.
+func (k *keeper) wants() policy.Config {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.cfg
+}
+
 // reload puts another configuration into force.
 func (k *keeper) reload(cfg policy.Config) {
 	k.mu.Lock()
@@ -231,7 +272,7 @@ func (k *keeper) state() (cfg policy.Config, applied nft.Ruleset, missing []stri
 // close leaves the ruleset serving, unless the configuration says otherwise.
 func (k *keeper) close() error {
 	defer k.conn.Close()
-	if k.cfg.Flowtable.OnExit == policy.OnExitRemove {
+	if k.wants().Flowtable.OnExit == policy.OnExitRemove {
 		return k.conn.Remove()
 	}
 	return nil

@@ -1,5 +1,5 @@
 // Command flowd keeps a router's established connections on the kernel's fast
-// path and knows of every one of them. See flowd(8).
+// path and knows of every one of them.
 package main
 
 import (
@@ -21,7 +21,7 @@ var version = "dev"
 // defaultConfig may be absent: then the built-in defaults hold.
 const defaultConfig = "/etc/flowd/flowd.toml"
 
-// The exit codes, as flowd(8) documents them.
+// The exit codes, as README documents them.
 const (
 	exitFailure    = 1 // something failed while running
 	exitUsage      = 2 // command line or configuration
@@ -48,13 +48,31 @@ func main() {
 
 func exitCode(err error) int {
 	var c coded
-	switch {
-	case errors.As(err, &c):
+	if errors.As(err, &c) {
 		return c.code
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return exitPermission
 	}
 	return exitFailure
+}
+
+// noArgs is cobra.NoArgs with the exit code of a usage error.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(cmd, args); err != nil {
+		return coded{err, exitUsage}
+	}
+	return nil
+}
+
+// checkCapability fails unless the process may configure the network.
+func checkCapability() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	if data[0].Effective&(1<<unix.CAP_NET_ADMIN) == 0 {
+		return coded{errors.New("CAP_NET_ADMIN is needed, for nftables and conntrack: run as root, or by the systemd unit"), exitPermission}
+	}
+	return nil
 }
 
 // options are the command line's.
@@ -71,12 +89,12 @@ func newCommand() *cobra.Command {
 		Short: "flowtable manager for Linux routers",
 		Long: `flowd keeps a router's established connections on the kernel's fast path (an
 nftables flowtable), follows every connection through conntrack, and serves what
-it knows to flowctl(8) and other programs.
+it knows to flowctl and other programs.
 
 Exit codes: 0 stopped by a signal; 1 something failed; 2 command line or
 configuration; 3 another flowd runs in this network namespace, or the socket is
 in use; 4 CAP_NET_ADMIN is missing; 5 the kernel lacks conntrack's netlink.`,
-		Args:          cobra.NoArgs,
+		Args:          noArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version,
@@ -100,9 +118,9 @@ func newCheck(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "check the configuration and say what is wrong with it",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := loadConfig(o.config)
+			_, _, err := loadConfig(o.config)
 			return err
 		},
 	}
@@ -113,9 +131,12 @@ func newRuleset(o *options) *cobra.Command {
 		Use:   "ruleset",
 		Short: "print the nft ruleset that the configuration stands for, with the devices there are now",
 		Long:  "Print the nft ruleset that the configuration stands for, with the devices there\nare now, on a kernel that can do everything that this one says it can. Touches nothing.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := loadConfig(o.config)
+			if err := checkCapability(); err != nil {
+				return err
+			}
+			cfg, _, err := loadConfig(o.config)
 			if err != nil {
 				return err
 			}
@@ -128,7 +149,11 @@ func newRuleset(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			want, err := ruleset(conn, cfg, features)
+			var tap *nft.Tap
+			if needsTap(features) {
+				tap = &nft.Tap{Group: tapGroup}
+			}
+			want, err := ruleset(conn, cfg, features, tap)
 			if err != nil {
 				return err
 			}
@@ -142,8 +167,17 @@ func newCleanup() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cleanup",
 		Short: "remove flowd's table from the kernel; connections go on in the slow path",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if err := checkCapability(); err != nil {
+				return err
+			}
+			// A flowd that runs would put it back.
+			lock, err := lockNamespace()
+			if err != nil {
+				return err
+			}
+			defer lock.Close()
 			conn, err := nft.Open()
 			if err != nil {
 				return err
@@ -154,20 +188,19 @@ func newCleanup() *cobra.Command {
 	}
 }
 
-// loadConfig reads the file. The default one may be absent.
-func loadConfig(file string) (policy.Config, error) {
+// loadConfig reads the file. The default one may be absent: then from is empty.
+func loadConfig(file string) (cfg policy.Config, from string, err error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) && file == defaultConfig {
-		return policy.Default(), nil
+		return policy.Default(), "", nil
 	}
 	if err != nil {
-		return policy.Config{}, coded{fmt.Errorf("configuration: %w", err), exitUsage}
+		return cfg, "", coded{fmt.Errorf("configuration: %w", err), exitUsage}
 	}
-	cfg, err := policy.Parse(file, text)
-	if err != nil {
-		return policy.Config{}, coded{fmt.Errorf("configuration:\n%w", err), exitUsage}
+	if cfg, err = policy.Parse(file, text); err != nil {
+		return cfg, "", coded{fmt.Errorf("configuration:\n%w", err), exitUsage}
 	}
-	return cfg, nil
+	return cfg, file, nil
 }
 
 func newLogger(level, format string) (*slog.Logger, error) {

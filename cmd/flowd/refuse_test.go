@@ -3,8 +3,10 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -183,4 +185,88 @@ func TestStopsOnSignals(t *testing.T) {
 	if out := lab.Router.Run(t, "nft", "list", "tables"); strings.Contains(out, "inet flowd") {
 		t.Errorf("on_exit = \"remove\", but the ruleset is there: %q", out)
 	}
+}
+
+func TestWrongUsage(t *testing.T) {
+	for _, args := range [][]string{{"bogus"}, {"check", "surplus"}, {"--no-such-flag"}, {"--log-level", "loud"}, {"ruleset", "x"}} {
+		cmd := exec.Command(program(t, "flowd"), args...)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != exitUsage {
+			t.Errorf("flowd %q: exit code %d, not %d: %s", args, code, exitUsage, out)
+		}
+	}
+}
+
+// TestCleanup removes what a stopped daemon has left, and nothing beside one that runs.
+func TestCleanup(t *testing.T) {
+	lab := testenv.Up(t)
+	d := start(t, lab.Router, "")
+	if _, err := lab.Router.Output(program(t, "flowd"), "cleanup"); err == nil || !strings.Contains(err.Error(), "another flowd runs") {
+		t.Errorf("cleanup beside a daemon: %v", err)
+	}
+	d.stop()
+	lab.Router.Run(t, program(t, "flowd"), "cleanup")
+	if out := lab.Router.Run(t, "nft", "list", "tables"); strings.TrimSpace(out) != "" {
+		t.Errorf("tables left: %q", out)
+	}
+}
+
+// TestReload has the configuration read again: a bad one changes nothing, a good
+// one is put into force in place.
+func TestReload(t *testing.T) {
+	lab := testenv.Up(t)
+	d := start(t, lab.Router, "[flowtable]\nafter = { packets = 7 }\n")
+	file := d.cmd.Args[len(d.cmd.Args)-1]
+	reload := func(text, log string) {
+		t.Helper()
+		seen := strings.Count(d.log.String(), log)
+		if err := os.WriteFile(file, []byte(text+"\n[api]\nsocket = \""+d.socket+"\"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d.cmd.Process.Signal(syscall.SIGHUP)
+		testenv.Eventually(t, waitReady, func() error {
+			if strings.Count(d.log.String(), log) == seen {
+				return errors.New("not logged: " + log)
+			}
+			return nil
+		})
+	}
+	handle := func() string { return lab.Router.Run(t, "nft", "-a", "list", "chain", "inet", "flowd", "forward") }
+	chain := func() string {
+		_, after, _ := strings.Cut(handle(), "chain forward { # handle ")
+		number, _, _ := strings.Cut(after, "\n")
+		return number
+	}
+	before := chain()
+	reload("[flowtable]\nafter = { packets = -1 }\n", "configuration not changed")
+	if !strings.Contains(d.ctl("ruleset"), "ct packets >= 7") {
+		t.Errorf("a bad configuration changed the ruleset:\n%s", d.ctl("ruleset"))
+	}
+	reload("[flowtable]\nafter = { packets = 9 }\n[ageing.tcp]\nclosing = \"1s\"\n", "configuration read again")
+	testenv.Eventually(t, waitReady, func() error {
+		if !strings.Contains(handle(), "ct packets >= 9") {
+			return errors.New("the new threshold is not in force")
+		}
+		return nil
+	})
+	if after := chain(); after != before || before == "" {
+		t.Errorf("the chain was made anew: handle %q, was %q", after, before)
+	}
+	d.stop()
+}
+
+// TestSurvivesAnEarlyHangup has SIGHUP come before the daemon is ready.
+func TestSurvivesAnEarlyHangup(t *testing.T) {
+	lab := testenv.Up(t)
+	d := launch(t, lab.Router, "")
+	testenv.Eventually(t, waitReady, func() error {
+		if d.log.String() != "" { // it is past the start of the process itself
+			d.cmd.Process.Signal(syscall.SIGHUP)
+		}
+		if !strings.Contains(d.log.String(), "msg=ready") {
+			return errors.New("not ready")
+		}
+		return nil
+	})
+	d.stop()
 }

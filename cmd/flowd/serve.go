@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"flowd/ct"
 	"flowd/engine"
 	"flowd/flow"
+	"flowd/nft"
 	"flowd/policy"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -32,7 +34,8 @@ const (
 // parts are what the daemon consists of, wired together.
 type parts struct {
 	log      *slog.Logger
-	file     string // configuration
+	file     string                 // configuration, to be read again
+	from     atomic.Pointer[string] // the file in force; empty: built-in defaults
 	settings []ct.SysctlChange
 	keeper   *keeper
 	reader   *ct.Reader
@@ -41,14 +44,22 @@ type parts struct {
 	tap      *ct.Tap // nil where conntrack sees FIN and RST itself
 	engine   *engine.Engine
 	listener net.Listener
+	hup      <-chan os.Signal
 }
 
 // serve runs the daemon until a signal ends it.
 func serve(ctx context.Context, file string, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	cfg, err := loadConfig(file)
+	// From the first moment: the default of SIGHUP is to end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	cfg, from, err := loadConfig(file)
 	if err != nil {
+		return err
+	}
+	if err := checkCapability(); err != nil {
 		return err
 	}
 	lock, err := lockNamespace()
@@ -56,17 +67,19 @@ func serve(ctx context.Context, file string, log *slog.Logger) error {
 		return err
 	}
 	defer lock.Close()
-	p, err := assemble(cfg, file, log)
+	p, err := assemble(cfg, log)
 	if err != nil {
 		return err
 	}
+	p.file, p.hup = file, hup
+	p.from.Store(&from)
 	return errors.Join(p.run(ctx), p.keeper.close())
 }
 
 // assemble opens everything, the kernel's state last: who cannot run to the end
 // changes nothing.
-func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err error) {
-	p := &parts{log: log, file: file}
+func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
+	p := &parts{log: log}
 	if p.listener, err = api.Listen(cfg.API.Socket); err != nil {
 		if errors.Is(err, api.ErrInUse) {
 			return nil, coded{err, exitRunning}
@@ -90,12 +103,12 @@ func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err e
 		return nil, err
 	}
 	if needsTap(p.keeper.features) {
-		if p.tap, err = ct.NewTap(tapGroup); err != nil {
-			return nil, err
-		}
+		p.openTap()
 	}
-	// The ruleset makes the kernel load conntrack and track; its settings exist
-	// from then on, and events and dumps show what it tracks.
+	// Before the ruleset, as its loading sets nf_conntrack_acct, and after it, as
+	// it makes the kernel load conntrack, where that was not: only then there are
+	// settings.
+	p.settings = ct.Ensure(ct.Needed)
 	if err = p.keeper.load(); err != nil {
 		return nil, err
 	}
@@ -109,18 +122,42 @@ func assemble(cfg policy.Config, file string, log *slog.Logger) (_ *parts, err e
 	return p, nil
 }
 
-// settle sets conntrack as flowd needs it.
+// openTap binds to a log group that nobody reads. Without one flowd does without:
+// the kernel ends closed connections too, only later.
+func (p *parts) openTap() {
+	for group := uint16(tapGroup); group < tapGroup+tapGroups; group++ {
+		tap, err := ct.NewTap(group)
+		if err == nil {
+			p.tap, p.keeper.tap = tap, &nft.Tap{Group: group}
+			return
+		}
+		p.log.Warn("log group not to be had", "error", err)
+	}
+	p.log.Warn("closed connections stay in the flowtable for its timeout: no log group for their FIN and RST",
+		"tried", fmt.Sprintf("%d to %d", tapGroup, tapGroup+tapGroups-1))
+}
+
+// settle sets what could not be set before the ruleset was loaded, and tells.
 func (p *parts) settle() error {
+	first := p.settings
 	p.settings = ct.Ensure(ct.Needed)
+	for _, s := range first {
+		if s.Err == nil {
+			p.settings = append(p.settings, s)
+		}
+	}
 	for _, s := range p.settings {
-		if errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events" {
+		switch {
+		case errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events":
 			return coded{fmt.Errorf("setting %s: %w", s.Name, s.Err), exitKernel}
-		}
-		if s.Err != nil {
+		case s.Err != nil:
 			p.log.Warn("setting not changed: flowd goes without", "setting", s.Name, "for", s.Why, "error", s.Err)
-			continue
+		case s.Name == "nf_conntrack_acct":
+			p.log.Info("setting changed: connections that are older are not counted, and stay on the slow path",
+				"setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
+		default:
+			p.log.Info("setting changed", "setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
 		}
-		p.log.Info("setting changed", "setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
 	}
 	return nil
 }
@@ -179,27 +216,29 @@ func (p *parts) announce(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	systemd.SdNotify(false, systemd.SdNotifyStopping)
-	p.log.Info("stopping", "ruleset", "stays, unless on_exit says otherwise")
+	p.log.Info("stopping", "ruleset", p.keeper.wants().Flowtable.OnExit)
 	return nil
 }
 
 // reloads reads the configuration again at SIGHUP. A bad file changes nothing.
 func (p *parts) reloads(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-p.hup:
 		}
-		cfg, err := loadConfig(p.file)
+		cfg, from, err := loadConfig(p.file)
 		if err != nil {
 			p.log.Error("configuration not changed", "error", err)
 			continue
 		}
+		if was := p.keeper.wants().API; cfg.API != was {
+			p.log.Warn("the socket changes at the next start only", "is", was.Socket, "will be", cfg.API.Socket)
+		}
 		p.log.Info("configuration read again", "file", p.file)
+		p.from.Store(&from)
+		p.engine.SetClosing(cfg.Ageing.TCP.Closing)
 		p.keeper.reload(cfg)
 	}
 }
