@@ -94,6 +94,13 @@ func offloads(t *testing.T, lab *testenv.Lab, d *daemon, proto string, server ne
 	if n := slowPackets(t, d) - slow; n != 0 {
 		t.Errorf("%d of 10 packets of an offloaded flow took the slow path", n)
 	}
+	evictsOne(t, lab, d, target, select1, select2)
+}
+
+// evictsOne evicts the flow of target, which select1 selects, and sees that it is
+// gone from conntrack and from the flowtable, and that of select2 as it was.
+func evictsOne(t *testing.T, lab *testenv.Lab, d *daemon, target conversation, select1, select2 []string) {
+	t.Helper()
 	f, err := d.one(select1...)
 	if err != nil {
 		t.Fatal(err)

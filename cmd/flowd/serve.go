@@ -76,8 +76,8 @@ func serve(ctx context.Context, file string, log *slog.Logger) error {
 	return errors.Join(p.run(ctx), p.keeper.close())
 }
 
-// assemble opens everything, the kernel's state last: who cannot run to the end
-// changes nothing.
+// assemble opens everything, and changes settings and ruleset last: who is refused
+// a socket, a namespace or a capability has changed nothing.
 func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 	p := &parts{log: log}
 	if p.listener, err = api.Listen(cfg.API.Socket); err != nil {
@@ -94,6 +94,9 @@ func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 	if p.writer, err = ct.NewWriter(func(a flow.Action, err error) {
 		log.Warn("kernel refused a request", "flow", a.Orig, "id", a.ID, "error", err)
 	}); err != nil {
+		return nil, err
+	}
+	if p.reader, err = ct.NewReader(ct.ReaderConfig{Refresh: refresh}); err != nil {
 		return nil, err
 	}
 	if p.stats, err = ct.NewStatistics(); err != nil {
@@ -113,9 +116,6 @@ func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 		return nil, err
 	}
 	if err = p.settle(); err != nil {
-		return nil, err
-	}
-	if p.reader, err = ct.NewReader(ct.ReaderConfig{Refresh: refresh}); err != nil {
 		return nil, err
 	}
 	p.engine = engine.New(engine.Config{Closing: cfg.Ageing.TCP.Closing}, kernel{p.reader, p.writer}, journalSize)
