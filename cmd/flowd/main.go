@@ -173,11 +173,11 @@ func newCleanup() *cobra.Command {
 				return err
 			}
 			// A flowd that runs would put it back.
-			lock, err := lockNamespace()
+			held, err := lockNamespace()
 			if err != nil {
 				return err
 			}
-			defer lock.Close()
+			defer held.release()
 			conn, err := nft.Open()
 			if err != nil {
 				return err

@@ -62,11 +62,11 @@ func serve(ctx context.Context, file string, log *slog.Logger) error {
 	if err := checkCapability(); err != nil {
 		return err
 	}
-	lock, err := lockNamespace()
+	held, err := lockNamespace()
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer held.release()
 	p, err := assemble(cfg, log)
 	if err != nil {
 		return err
