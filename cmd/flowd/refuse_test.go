@@ -270,3 +270,15 @@ func TestSurvivesAnEarlyHangup(t *testing.T) {
 	})
 	d.stop()
 }
+
+// TestRulesetNeedsNothing prints the ruleset as somebody who may change nothing.
+func TestRulesetNeedsNothing(t *testing.T) {
+	lab := testenv.Up(t)
+	out := lab.Router.Run(t, confined(t, "-all"), "ruleset")
+	if !strings.HasPrefix(out, "table inet flowd {") || !strings.Contains(out, "devices = { lan0, wan0 }") {
+		t.Errorf("ruleset:\n%s", out)
+	}
+	if tables := lab.Router.Run(t, "nft", "list", "tables"); tables != "" {
+		t.Errorf("something was loaded: %s", tables)
+	}
+}
