@@ -4,24 +4,18 @@ package flow
 // and the garbage collector, finding no pointers, looks at none of it.
 type slab struct {
 	chunks []*chunk
+	taken  []uint64 // a bit for each slot: beside the chunks, which fill whole pages so
 	free   []uint32 // slots to use again, newest last
 	next   uint32   // first slot never used
 }
 
 const chunkSize = 1024
 
-type chunk struct {
-	flows [chunkSize]Flow
-	used  [chunkSize]bool
-}
+type chunk [chunkSize]Flow
 
-func (s *slab) at(slot uint32) *Flow {
-	return &s.chunks[slot/chunkSize].flows[slot%chunkSize]
-}
+func (s *slab) at(slot uint32) *Flow { return &s.chunks[slot/chunkSize][slot%chunkSize] }
 
-func (s *slab) used(slot uint32) bool {
-	return s.chunks[slot/chunkSize].used[slot%chunkSize]
-}
+func (s *slab) used(slot uint32) bool { return s.taken[slot/64]&(1<<(slot%64)) != 0 }
 
 // take returns a zeroed slot.
 func (s *slab) take() uint32 {
@@ -33,15 +27,15 @@ func (s *slab) take() uint32 {
 		s.next++
 		if int(slot/chunkSize) == len(s.chunks) {
 			s.chunks = append(s.chunks, new(chunk))
+			s.taken = append(s.taken, make([]uint64, chunkSize/64)...)
 		}
 	}
-	c := s.chunks[slot/chunkSize]
-	c.flows[slot%chunkSize] = Flow{}
-	c.used[slot%chunkSize] = true
+	*s.at(slot) = Flow{}
+	s.taken[slot/64] |= 1 << (slot % 64)
 	return slot
 }
 
 func (s *slab) put(slot uint32) {
-	s.chunks[slot/chunkSize].used[slot%chunkSize] = false
+	s.taken[slot/64] &^= 1 << (slot % 64)
 	s.free = append(s.free, slot)
 }
