@@ -47,3 +47,14 @@ func TestDevicesComeAndGo(t *testing.T) {
 		t.Errorf("what the kernel did is blamed on a program:\n%s", d.log)
 	}
 }
+
+// TestBridgeIsItsPorts names a bridge: its ports are members, it is not, and it is
+// not missing either.
+func TestBridgeIsItsPorts(t *testing.T) {
+	lab := testenv.Up(t, testenv.Bridge)
+	d := start(t, lab.Router, "[flowtable]\ndevices = [\"br0\", \"wan0\"]\n")
+	status := d.ctl("status")
+	if !strings.Contains(status, "on lan0, lan1, wan0\n") || strings.Contains(status, "not there") {
+		t.Errorf("status:\n%s", status)
+	}
+}

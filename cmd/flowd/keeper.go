@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -131,17 +132,17 @@ func (k *keeper) load() error {
 		return err
 	}
 	if want.Offload {
-		missing = append(missing, absent(cfg, want.Devices)...)
+		missing = append(missing, absent(cfg)...)
 	}
 	k.report(want, missing, degraded)
 	return nil
 }
 
 // absent returns the devices that the configuration names and that are not there.
-func absent(cfg policy.Config, devices []string) []string {
+func absent(cfg policy.Config) []string {
 	var names []string
 	for _, p := range cfg.Flowtable.Devices {
-		if p.Literal() && !slices.Contains(devices, p.String()) {
+		if _, err := net.InterfaceByName(p.String()); p.Literal() && err != nil {
 			names = append(names, p.String())
 		}
 	}
