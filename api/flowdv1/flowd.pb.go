@@ -216,7 +216,7 @@ type Flow struct {
 	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // IP protocol number
 	Orig          *Tuple                 `protobuf:"bytes,2,opt,name=orig,proto3" json:"orig,omitempty"`          // of the first packet
 	Reply         *Tuple                 `protobuf:"bytes,3,opt,name=reply,proto3" json:"reply,omitempty"`        // of the answers, as they arrive: with NAT not orig turned round
-	Id            uint32                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`             // conntrack id
+	Id            uint32                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`             // conntrack id: a hash of 32 bits, unique only together with the tuple
 	State         State                  `protobuf:"varint,5,opt,name=state,proto3,enum=flowd.v1.State" json:"state,omitempty"`
 	Offload       Offload                `protobuf:"varint,6,opt,name=offload,proto3,enum=flowd.v1.Offload" json:"offload,omitempty"`
 	Candidate     bool                   `protobuf:"varint,7,opt,name=candidate,proto3" json:"candidate,omitempty"`  // closed; evicted when it stays silent

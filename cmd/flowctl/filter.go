@@ -56,7 +56,7 @@ func (f *filterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sport, "sport", "", "source port")
 	flags.StringVar(&f.dport, "dport", "", "destination port")
 	flags.StringVarP(&f.zone, "zone", "w", "", "conntrack zone")
-	flags.StringVar(&f.id, "id", "", "conntrack id")
+	flags.StringVar(&f.id, "id", "", "conntrack id, a 32-bit hash: among many flows not unique")
 	flags.StringVar(&f.state, "state", "", "new, established, closing or closed")
 	flags.StringVar(&f.offload, "offload", "", "none, software or hardware")
 	flags.StringVarP(&f.mark, "mark", "m", "", "connection mark, MARK or MARK/MASK")

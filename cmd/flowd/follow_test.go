@@ -14,12 +14,18 @@ import (
 	"flowd/testenv"
 )
 
-// entry is what conntrack(8) says of one flow.
-type entry struct {
+// connection names one flow. The id alone does not: it is a hash of 32 bits, of
+// which 100,000 flows have the same one more often than not.
+type connection struct {
+	id              uint32
 	proto, src, dst string
 	sport, dport    int
-	packets, bytes  [2]uint64
-	mark            uint32
+}
+
+// entry is what conntrack(8) says of one flow besides.
+type entry struct {
+	packets, bytes [2]uint64
+	mark           uint32
 }
 
 // conntrackXML is "conntrack -L -o xml,id", as far as it matters here.
@@ -46,10 +52,10 @@ type conntrackXML struct {
 	} `xml:"flow"`
 }
 
-// conntrack returns the kernel's entries of both families, by id.
-func conntrack(t testing.TB, space *testenv.Namespace) map[uint32]entry {
+// conntrack returns the kernel's entries of both families.
+func conntrack(t testing.TB, space *testenv.Namespace) map[connection]entry {
 	t.Helper()
-	entries := map[uint32]entry{}
+	entries := map[connection]entry{}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		var doc conntrackXML
 		out := space.Run(t, "conntrack", "-L", "-f", family, "-o", "xml,id")
@@ -60,50 +66,50 @@ func conntrack(t testing.TB, space *testenv.Namespace) map[uint32]entry {
 			t.Fatalf("conntrack -L: %v\n%.300s", err, out)
 		}
 		for _, f := range doc.Flows {
+			var c connection
 			var e entry
-			var id uint32
 			for _, m := range f.Meta {
 				switch m.Direction {
 				case "original":
-					e.proto, e.src, e.dst = m.Layer4.Proto, m.Layer3.Src, m.Layer3.Dst
-					e.sport, e.dport = m.Layer4.Sport, m.Layer4.Dport
+					c.proto, c.src, c.dst = m.Layer4.Proto, m.Layer3.Src, m.Layer3.Dst
+					c.sport, c.dport = m.Layer4.Sport, m.Layer4.Dport
 					e.packets[0], e.bytes[0] = m.Counters.Packets, m.Counters.Bytes
 				case "reply":
 					e.packets[1], e.bytes[1] = m.Counters.Packets, m.Counters.Bytes
 				case "independent":
-					id, e.mark = m.ID, m.Mark
+					c.id, e.mark = m.ID, m.Mark
 				}
 			}
-			entries[id] = e
+			entries[c] = e
 		}
 	}
 	return entries
 }
 
 // entries returns what flowctl lists in the same terms.
-func (d *daemon) entries(args ...string) map[uint32]entry {
+func (d *daemon) entries(args ...string) map[connection]entry {
 	d.t.Helper()
-	entries := map[uint32]entry{}
+	entries := map[connection]entry{}
 	for _, f := range d.flows(args...) {
-		entries[f.ID] = entry{f.Protocol, f.Src, f.Dst, f.Sport, f.Dport, f.Packets, f.Bytes, f.Mark}
+		entries[connection{f.ID, f.Protocol, f.Src, f.Dst, f.Sport, f.Dport}] = entry{f.Packets, f.Bytes, f.Mark}
 	}
 	return entries
 }
 
 // agree compares the two, entry by entry, and tells the first few differences.
-func agree(ours, kernel map[uint32]entry) error {
+func agree(ours, kernel map[connection]entry) error {
 	if maps.Equal(ours, kernel) {
 		return nil
 	}
 	var diff []string
-	for id, k := range kernel {
-		if o, ok := ours[id]; o != k && len(diff) < 5 {
-			diff = append(diff, fmt.Sprintf("id %d: flowctl %+v (listed: %v), conntrack %+v", id, o, ok, k))
+	for c, k := range kernel {
+		if o, ok := ours[c]; (o != k || !ok) && len(diff) < 5 {
+			diff = append(diff, fmt.Sprintf("%+v: flowctl %+v (listed: %v), conntrack %+v", c, o, ok, k))
 		}
 	}
-	for id, o := range ours {
-		if _, ok := kernel[id]; !ok && len(diff) < 5 {
-			diff = append(diff, fmt.Sprintf("id %d: flowctl %+v, conntrack has none", id, o))
+	for c, o := range ours {
+		if _, ok := kernel[c]; !ok && len(diff) < 5 {
+			diff = append(diff, fmt.Sprintf("%+v: flowctl %+v, conntrack has none", c, o))
 		}
 	}
 	return fmt.Errorf("flowctl lists %d flows, conntrack %d:\n%s", len(ours), len(kernel), strings.Join(diff, "\n"))
@@ -160,10 +166,10 @@ func TestFindsFlowsAfterCrash(t *testing.T) {
 	}
 }
 
-func ids(entries map[uint32]entry) map[uint32]bool {
+func ids(entries map[connection]entry) map[uint32]bool {
 	set := map[uint32]bool{}
-	for id := range entries {
-		set[id] = true
+	for c := range entries {
+		set[c.id] = true
 	}
 	return set
 }
@@ -188,7 +194,7 @@ func TestEvictsExactlyOne(t *testing.T) {
 	if len(ended) != 1 || ended[0].ID != gone.ID || ended[0].Event != "evicted" || ended[0].Reason != "command" {
 		t.Errorf("evicted %+v, not %+v", ended, gone)
 	}
-	if got := conntrack(t, lab.Router); len(got) != 1 || got[stays.ID].src == "" {
+	if got := conntrack(t, lab.Router); len(got) != 1 || !ids(got)[stays.ID] {
 		t.Errorf("the kernel has %+v, not just %d", got, stays.ID)
 	}
 	if _, diag, code := d.try("flow", "evict", "-p", "udp", "--id", strconv.Itoa(int(gone.ID))); code != 3 || !strings.Contains(diag, "no flow matches") {

@@ -80,9 +80,9 @@ func offloads(t *testing.T, lab *testenv.Lab, d *daemon, proto string, server ne
 	}
 	// Flows of other subtests may be on their way out.
 	kernel := conntrack(t, lab.Router)
-	for id, e := range d.entries("-p", proto, "-d", server.String(), "--state", "established") {
-		if kernel[id] != e {
-			t.Errorf("id %d: flowctl %+v, conntrack %+v", id, e, kernel[id])
+	for c, e := range d.entries("-p", proto, "-d", server.String(), "--state", "established") {
+		if kernel[c] != e {
+			t.Errorf("%+v: flowctl %+v, conntrack %+v", c, e, kernel[c])
 		}
 	}
 
@@ -113,11 +113,11 @@ func evictsOne(t *testing.T, lab *testenv.Lab, d *daemon, target conversation, s
 	if len(ended) != 1 || ended[0].ID != f.ID || ended[0].Reason != "command" || ended[0].Packets != f.Packets {
 		t.Errorf("evicted %+v, not %+v", ended, f)
 	}
-	entries := conntrack(t, lab.Router)
-	if _, there := entries[f.ID]; there {
+	left := ids(conntrack(t, lab.Router))
+	if left[f.ID] {
 		t.Errorf("conntrack still has %d", f.ID)
 	}
-	if _, there := entries[kept.ID]; !there {
+	if !left[kept.ID] {
 		t.Errorf("conntrack has lost %d, which was not to be evicted", kept.ID)
 	}
 	begun := time.Now()
