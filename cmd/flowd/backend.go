@@ -20,8 +20,7 @@ type backend struct {
 
 // Ruleset implements api.Backend.
 func (b *backend) Ruleset() string {
-	_, applied, _, _, _ := b.parts.keeper.state()
-	return applied.String()
+	return b.parts.keeper.state().applied.String()
 }
 
 // Status implements api.Backend.
@@ -69,10 +68,10 @@ func (b *backend) tableStatus() *flowdv1.Status_Table {
 }
 
 func (b *backend) pathStatus() *flowdv1.Status_Path {
-	cfg, applied, missing, degraded, repairs := b.parts.keeper.state()
+	now := b.parts.keeper.state()
 	s := &flowdv1.Status_Path{
-		Offload: cfg.Flowtable.Offload.String(), Degraded: degraded, Tap: applied.Tap != nil,
-		AfterPackets: cfg.Flowtable.After.Packets, Devices: applied.Devices, Missing: missing, Repairs: repairs,
+		Offload: now.cfg.Flowtable.Offload.String(), Degraded: now.degraded, Tap: now.applied.Tap != nil,
+		AfterPackets: now.cfg.Flowtable.After.Packets, Devices: now.applied.Devices, Missing: now.missing, Repairs: now.repairs,
 	}
 	if n, err := b.parts.keeper.conn.SlowPath(); err == nil {
 		s.SlowPackets, s.SlowBytes = n.Packets, n.Bytes

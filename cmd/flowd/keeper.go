@@ -42,13 +42,18 @@ type keeper struct {
 	tap      *nft.Tap      // wanted in the ruleset
 	wake     chan struct{} // something may have changed
 
-	mu       sync.Mutex
+	mu     sync.Mutex
+	author nft.Generation // of the newest foreign generation not looked at yet
+	inForce
+}
+
+// inForce is what is wanted, and what came of it.
+type inForce struct {
 	cfg      policy.Config
-	author   nft.Generation // of the newest foreign generation not looked at yet
 	applied  nft.Ruleset
-	missing  []string
-	degraded string
-	repairs  uint64
+	missing  []string // devices that the configuration names and that are not there
+	degraded string   // why there is no offload although it is wanted
+	repairs  uint64   // times that another program's damage was mended
 }
 
 func newKeeper(log *slog.Logger, cfg policy.Config) (*keeper, error) {
@@ -61,7 +66,7 @@ func newKeeper(log *slog.Logger, cfg policy.Config) (*keeper, error) {
 		conn.Close()
 		return nil, err
 	}
-	return &keeper{log: log, conn: conn, features: features, cfg: cfg, wake: make(chan struct{}, 1)}, nil
+	return &keeper{log: log, conn: conn, features: features, wake: make(chan struct{}, 1), inForce: inForce{cfg: cfg}}, nil
 }
 
 // ruleset compiles the configuration for the devices there are now.
@@ -108,9 +113,8 @@ func cannot(err error) bool {
 // refuses the flowtable the rest is loaded without, and why is kept; but one that
 // serves is never given up for that.
 func (k *keeper) load() error {
-	k.mu.Lock()
-	cfg, serves := k.cfg, k.applied.Offload
-	k.mu.Unlock()
+	now := k.state()
+	cfg, serves := now.cfg, now.applied.Offload
 	want, err := ruleset(k.conn, cfg, k.features, k.tap)
 	if err != nil {
 		return err
@@ -198,9 +202,8 @@ func (k *keeper) Run(ctx context.Context) error {
 
 // refused tells whether the kernel could offload, and the flowtable is not there.
 func (k *keeper) refused() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.features.Flowtable && k.cfg.Flowtable.Offload == policy.OffloadSoftware && !k.applied.Offload
+	now := k.state()
+	return k.features.Flowtable && now.cfg.Flowtable.Offload == policy.OffloadSoftware && !now.applied.Offload
 }
 
 // restore looks whether the kernel has what was last applied, says so if not,
@@ -208,25 +211,35 @@ func (k *keeper) refused() bool {
 func (k *keeper) restore() error {
 	k.mu.Lock()
 	applied, author := k.applied, k.author
-	k.author = nft.Generation{}
 	k.mu.Unlock()
 	var damage nft.Damage
-	if err := k.conn.Check(applied); errors.As(err, &damage) {
-		if author.ID != 0 {
-			k.log.Warn("another program changed flowd's ruleset: restoring it", "program", author.Name, "pid", author.PID, "damage", damage)
-			k.mu.Lock()
-			k.repairs++
-			k.mu.Unlock()
-		}
-		return k.load()
-	} else if err != nil {
-		return err
+	err := k.conn.Check(applied)
+	if err != nil && !errors.As(err, &damage) {
+		return err // not seen: the author is still to be judged
 	}
-	want, err := ruleset(k.conn, k.wants(), k.features, k.tap)
+	k.judged(author, damage)
+	if damage != "" {
+		return k.load()
+	}
+	want, err := ruleset(k.conn, k.state().cfg, k.features, k.tap)
 	if err != nil || want.String() == applied.String() {
 		return err
 	}
 	return k.load()
+}
+
+// judged tells of the damage that the author of a foreign generation has done, if
+// any, and forgets the author unless another came meanwhile.
+func (k *keeper) judged(author nft.Generation, damage nft.Damage) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.author == author {
+		k.author = nft.Generation{}
+	}
+	if damage != "" && author.ID != 0 {
+		k.repairs++
+		k.log.Warn("another program changed flowd's ruleset: restoring it", "program", author.Name, "pid", author.PID, "damage", damage)
+	}
 }
 
 // changed is called when devices or the configuration may have changed.
@@ -248,13 +261,6 @@ func (k *keeper) generation(g nft.Generation) {
 	k.changed()
 }
 
-// wants returns the configuration.
-func (k *keeper) wants() policy.Config {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.cfg
-}
-
 // reload puts another configuration into force.
 func (k *keeper) reload(cfg policy.Config) {
 	k.mu.Lock()
@@ -264,16 +270,16 @@ func (k *keeper) reload(cfg policy.Config) {
 }
 
 // state returns what is in force.
-func (k *keeper) state() (cfg policy.Config, applied nft.Ruleset, missing []string, degraded string, repairs uint64) {
+func (k *keeper) state() inForce {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.cfg, k.applied, k.missing, k.degraded, k.repairs
+	return k.inForce
 }
 
 // close leaves the ruleset serving, unless the configuration says otherwise.
 func (k *keeper) close() error {
 	defer k.conn.Close()
-	if k.wants().Flowtable.OnExit == policy.OnExitRemove {
+	if k.state().cfg.Flowtable.OnExit == policy.OnExitRemove {
 		return k.conn.Remove()
 	}
 	return nil

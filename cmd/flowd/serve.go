@@ -216,7 +216,7 @@ func (p *parts) announce(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	systemd.SdNotify(false, systemd.SdNotifyStopping)
-	p.log.Info("stopping", "ruleset", p.keeper.wants().Flowtable.OnExit)
+	p.log.Info("stopping", "ruleset", p.keeper.state().cfg.Flowtable.OnExit)
 	return nil
 }
 
@@ -233,7 +233,7 @@ func (p *parts) reloads(ctx context.Context) error {
 			p.log.Error("configuration not changed", "error", err)
 			continue
 		}
-		if was := p.keeper.wants().API; cfg.API != was {
+		if was := p.keeper.state().cfg.API; cfg.API != was {
 			p.log.Warn("the socket changes at the next start only", "is", was.Socket, "will be", cfg.API.Socket)
 		}
 		p.log.Info("configuration read again", "file", p.file)
