@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Config is the configuration, flowd.toml. The zero value is not of use:
@@ -21,26 +20,18 @@ type Config struct {
 
 // Flowtable says which traffic takes the fast path.
 type Flowtable struct {
-	Devices []Pattern // none: every device that forwards
-	Exclude []Pattern
-	Offload Offload
-	After   Threshold
-	OnExit  OnExit
+	Devices   []Pattern // none: every device that forwards
+	Exclude   []Pattern
+	Offload   Offload
+	After     Threshold
+	MaxFlows  uint64 // at the limit the flow nearest to expiry is recycled; 0: nf_conntrack_max
+	PerSource uint64 // flows that one source address may hold, up to 2^32-1; 0: no limit
+	OnExit    OnExit
 }
 
 // Threshold is what a flow has to show before it is offloaded.
 type Threshold struct {
 	Packets uint64 // of both directions together; 0 and 1: at once
-}
-
-// Ageing says how long flows live.
-type Ageing struct {
-	TCP TCPAgeing
-}
-
-// TCPAgeing says how long the states of a TCP connection last.
-type TCPAgeing struct {
-	Closing time.Duration // silence of an eviction candidate before it is evicted
 }
 
 // API says where programs reach the daemon.
@@ -51,9 +42,14 @@ type API struct {
 // Default is the configuration that holds where the file says nothing.
 func Default() Config {
 	return Config{
-		Flowtable: Flowtable{Offload: OffloadSoftware, After: Threshold{Packets: 20}, OnExit: OnExitKeep},
-		Ageing:    Ageing{TCP: TCPAgeing{Closing: 5 * time.Second}},
-		API:       API{Socket: "/run/flowd/flowd.sock"},
+		Flowtable: Flowtable{
+			Offload:  OffloadSoftware,
+			After:    Threshold{Packets: 20},
+			MaxFlows: 512_000,
+			OnExit:   OnExitKeep,
+		},
+		Ageing: defaultAgeing(),
+		API:    API{Socket: "/run/flowd/flowd.sock"},
 	}
 }
 
@@ -118,16 +114,4 @@ func parsePattern(s string) (Pattern, error) {
 		return Pattern{}, fmt.Errorf("%q: a device name has at most %d bytes", s, maxDeviceName)
 	}
 	return Pattern{s}, nil
-}
-
-// parseDuration reads a time span as time.ParseDuration takes it, greater than zero.
-func parseDuration(s string) (time.Duration, error) {
-	v, err := time.ParseDuration(s)
-	if err != nil {
-		return 0, fmt.Errorf("%q: not a time span such as \"5s\" or \"2m30s\"", s)
-	}
-	if v <= 0 {
-		return 0, fmt.Errorf("%q: must be more than nothing", s)
-	}
-	return v, nil
 }

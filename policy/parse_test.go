@@ -4,9 +4,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"flowd/flow"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -52,42 +55,87 @@ devices = ["lan*", "wan0"]
 exclude = ["wg*"]
 offload = "off"
 after = { packets = 3 }
+max_flows = 0
+per_source = 4294967295
 on_exit = "remove"
+[ageing]
+idle = "1s"
+unreplied = "1m30s"
 [ageing.tcp]
-closing = "2s"
+established = "240h"
+handshake = "2s"
+half_closed = "4s"
+closing = "200ms"
+[[ageing.protocol]]
+protocol = "udp"
+port = 53
+idle = "5s"
+[[ageing.protocol]]
+protocol = 132
+idle = "6s"
+[[ageing.protocol]]
+protocol = "TCP"
+port = 65535
+idle = "7s"
+[[ageing.protocol]]
+protocol = "50"
+idle = "8s"
 [api]
 socket = "/tmp/x.sock"
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ft := cfg.Flowtable
-	if len(ft.Devices) != 2 || ft.Devices[0].String() != "lan*" || len(ft.Exclude) != 1 ||
-		ft.Offload != OffloadOff || ft.After.Packets != 3 || ft.OnExit != OnExitRemove {
-		t.Errorf("flowtable: %+v", ft)
+	want := Config{
+		Flowtable: Flowtable{
+			Devices: []Pattern{{"lan*"}, {"wan0"}}, Exclude: []Pattern{{"wg*"}},
+			Offload: OffloadOff, After: Threshold{Packets: 3}, MaxFlows: 0, PerSource: 1<<32 - 1, OnExit: OnExitRemove,
+		},
+		Ageing: Ageing{
+			Idle: time.Second, Unreplied: 90 * time.Second,
+			TCP: TCPAgeing{
+				Established: 240 * time.Hour, Handshake: 2 * time.Second,
+				HalfClosed: 4 * time.Second, Closing: 200 * time.Millisecond,
+			},
+			Protocols: []ProtocolAgeing{
+				{flow.UDP, 53, 5 * time.Second},
+				{flow.SCTP, 0, 6 * time.Second},
+				{flow.TCP, 65535, 7 * time.Second},
+				{50, 0, 8 * time.Second},
+			},
+		},
+		API: API{Socket: "/tmp/x.sock"},
 	}
-	if cfg.Ageing.TCP.Closing != 2*time.Second || cfg.API.Socket != "/tmp/x.sock" {
-		t.Errorf("%+v", cfg)
+	if !reflect.DeepEqual(cfg, want) {
+		t.Errorf("got  %+v\nwant %+v", cfg, want)
 	}
 }
 
 func TestDefaultsStandForAnEmptyFile(t *testing.T) {
-	cfg, err := Parse("flowd.toml", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cfg.Flowtable.Offload != OffloadSoftware || cfg.Flowtable.After.Packets != 20 ||
-		cfg.Ageing.TCP.Closing != 5*time.Second || cfg.API.Socket != "/run/flowd/flowd.sock" {
-		t.Errorf("%+v", cfg)
+	for _, text := range []string{"", "[flowtable]\n[ageing]\nprotocol = []\n[ageing.tcp]\n[api]\n"} {
+		cfg, err := Parse("flowd.toml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(cfg, Default()) {
+			t.Errorf("%q: got  %+v\nwant %+v", text, cfg, Default())
+		}
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add([]byte("[flowtable]\ndevices = [\"lan*\"]\n"))
-	f.Add([]byte("[flowtable]\nafter = { packets = -1 }\r\n"))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if _, err := Parse("f", text); err != nil && !strings.HasPrefix(err.Error(), "f:") {
-			t.Errorf("error does not begin with the file's name: %v", err)
-		}
-	})
+func TestDefaults(t *testing.T) {
+	want := Config{
+		Flowtable: Flowtable{Offload: OffloadSoftware, After: Threshold{Packets: 20}, MaxFlows: 512000, OnExit: OnExitKeep},
+		Ageing: Ageing{
+			Idle: 180 * time.Second, Unreplied: 30 * time.Second,
+			TCP: TCPAgeing{
+				Established: 7440 * time.Second, Handshake: 30 * time.Second,
+				HalfClosed: 900 * time.Second, Closing: 5 * time.Second,
+			},
+		},
+		API: API{Socket: "/run/flowd/flowd.sock"},
+	}
+	if got := Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
 }

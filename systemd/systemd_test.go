@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func TestExampleIsTheDefault(t *testing.T) {
 	want := policy.Default()
 	if len(got.Flowtable.Devices) != 0 || len(got.Flowtable.Exclude) != 0 ||
 		got.Flowtable.Offload != want.Flowtable.Offload || got.Flowtable.After != want.Flowtable.After ||
-		got.Flowtable.OnExit != want.Flowtable.OnExit || got.Ageing != want.Ageing || got.API != want.API ||
+		got.Flowtable.OnExit != want.Flowtable.OnExit || !reflect.DeepEqual(got.Ageing, want.Ageing) || got.API != want.API ||
 		want.Ageing.TCP.Closing != 5*time.Second {
 		t.Errorf("the example says %+v, the default is %+v", got, want)
 	}
