@@ -14,7 +14,7 @@ KERNELS ?= 6.1,6.12,sid
 # Packages whose tests need a kernel that the machine may not have.
 IN_VM   := ./ct ./nft ./testenv/vm ./cmd/flowd
 
-.PHONY: all build demo test lint unit vm generate clean install
+.PHONY: all build demo test lint unit vm bench generate clean install
 
 all: build
 
@@ -33,9 +33,9 @@ lint:
 	@testenv/needs
 	$(GO) mod verify >/dev/null
 	$(GO) vet ./...
-	$(GO) vet -tags kernel ./...
+	$(GO) vet -tags kernel,warp ./...
 	$(GO) run $(STATICCHECK) ./...
-	$(GO) run $(STATICCHECK) -tags kernel ./...
+	$(GO) run $(STATICCHECK) -tags kernel,warp ./...
 	@out=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not gofumpt-ed:"; echo "$$out"; exit 1; }
 	shellcheck testenv/lab testenv/demo testenv/demo-router testenv/needs .ci/run
 	shellcheck -s sh -e SC1091 testenv/vm/init.sh
@@ -46,10 +46,16 @@ unit:
 	@testenv/needs
 	$(GO) test -race -count=1 ./...
 
-# The same kernels for everybody: stock Debian, in QEMU.
+# The same kernels for everybody: stock Debian, in QEMU. Tests that wait for minutes are
+# run where idle time passes at once.
 vm:
 	@testenv/needs
 	$(GO) run ./testenv/cmd/vmtest -kernels $(KERNELS) $(IN_VM)
+	$(GO) run ./testenv/cmd/vmtest -warp -kernels $(KERNELS) ./cmd/flowd
+
+# The flow table at a million flows; "make bench BENCHFLAGS=-huge" at four million too.
+bench:
+	$(GO) test ./flow -run '^$$' -bench . -benchmem -args $(BENCHFLAGS)
 
 generate:
 	$(GO) generate ./...

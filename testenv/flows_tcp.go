@@ -70,10 +70,8 @@ func DialTCPFlows(ctx context.Context, config FlowsConfig) (*TCPFlows, error) {
 
 // dialFlow opens the connection with a number.
 func dialFlow(ctx context.Context, config FlowsConfig, number int) (*TCPConn, error) {
-	port := func(first uint16, offset int) uint16 { return first + uint16(offset) }
-	conn, err := DialTCP(ctx, config.Client,
-		netip.AddrPortFrom(config.From.Addr(), port(config.From.Port(), number/config.Ports)),
-		netip.AddrPortFrom(config.To.Addr(), port(config.To.Port(), number%config.Ports)))
+	to := netip.AddrPortFrom(config.To.Addr(), config.To.Port()+uint16(number%config.Ports))
+	conn, err := DialTCP(ctx, config.Client, config.source(number/config.Ports), to)
 	if err != nil || config.OneWay {
 		return conn, err
 	}

@@ -27,23 +27,33 @@ func TestUDPFlows(t *testing.T) {
 		count   int
 		v6      bool
 		oneWay  bool
+		clients int
 	}{
-		{[]Option{Track}, 100_000, false, false},
-		{[]Option{Track}, 20_000, false, true},
-		{[]Option{Track}, 20_000, true, false},
-		{[]Option{NAT}, 20_000, false, false},
-		{[]Option{NAT}, 1, true, true},
+		{[]Option{Track}, 100_000, false, false, 0},
+		{[]Option{Track}, 20_000, false, true, 0},
+		{[]Option{Track}, 20_000, true, false, 0},
+		{[]Option{NAT}, 20_000, false, false, 0},
+		{[]Option{NAT}, 1, true, true, 0},
+		{[]Option{NAT}, 50_000, false, false, 250},
+		{[]Option{Track}, 50_000, true, true, 250},
 	} {
-		t.Run(fmt.Sprintf("%v/%d/v6=%t/oneway=%t", test.options, test.count, test.v6, test.oneWay), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%v/%d/v6=%t/oneway=%t/clients=%d", test.options, test.count, test.v6, test.oneWay, test.clients), func(t *testing.T) {
 			lab := Up(t, test.options...)
 			lab.KeepEntries(t)
 			count := ConntrackRoom(t, test.count)
-			to := lab.ServerV4
+			to, from := lab.ServerV4, netip.Addr{}
 			if test.v6 {
 				to = lab.ServerV6
 			}
+			if test.clients > 0 {
+				v4, v6 := lab.Crowd(t)
+				if from = v4; test.v6 {
+					from = v6
+				}
+			}
 			result, err := UDPFlows(t.Context(), FlowsConfig{
 				Client: lab.Client, Server: lab.Server, To: netip.AddrPortFrom(to, 0),
+				From: netip.AddrPortFrom(from, 0), Clients: test.clients,
 				Count: count, OneWay: test.oneWay,
 			})
 			if err != nil {
@@ -135,6 +145,8 @@ func TestFlowsConfig(t *testing.T) {
 		{FlowsConfig{Count: 1}, "no address"},
 		{FlowsConfig{To: addr}, "0 flows to 400 ports"},
 		{FlowsConfig{To: addr, Count: 1, Ports: -1}, "at least 1"},
+		{FlowsConfig{To: addr, Count: 5, Clients: 5}, "from 5 addresses from invalid IP"},
+		{FlowsConfig{To: addr, From: addr, Count: 5, Clients: 6}, "from 6 addresses"},
 		{FlowsConfig{To: addr, Count: 1, Size: 7}, "8 to 1400"},
 		{FlowsConfig{To: addr, Count: 1, Size: 1401}, "8 to 1400"},
 		{FlowsConfig{To: netip.MustParseAddrPort("192.0.2.1:65500"), Count: 100}, "server: 100 ports from 192.0.2.1:65500"},

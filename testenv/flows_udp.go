@@ -72,9 +72,9 @@ type flowSender struct {
 }
 
 func sendFlows(ctx context.Context, config FlowsConfig, seen *flowSet) (FlowsResult, error) {
-	sources, err := portRange(config.From, config.sources())
-	if err != nil {
-		return FlowsResult{}, err
+	sources := make([]netip.AddrPort, config.sources())
+	for i := range sources {
+		sources[i] = config.source(i)
 	}
 	begin := time.Now()
 	conns, err := listenUDP(config.Client, sources)

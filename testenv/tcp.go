@@ -17,10 +17,10 @@ import (
 // into the buffers of a connection while nobody reads.
 const maxExchange = 64 << 10
 
-// A TCPConn is a client's connection that goes step by step. It is for one
-// goroutine at a time.
+// A TCPConn is one end of a connection, which goes step by step: the client's,
+// and of a [TCPPair] the server's too. It is for one goroutine at a time.
 type TCPConn struct {
-	// Local and Remote are its ends, as the client sees them.
+	// Local and Remote are its ends, as this one sees them.
 	Local, Remote netip.AddrPort
 	// Timeout is how long one step may take: 10 s unless it is changed.
 	Timeout time.Duration
@@ -49,12 +49,16 @@ func DialTCP(ctx context.Context, space *Namespace, from, to netip.AddrPort) (*T
 	if err != nil {
 		return nil, err // it tells operation and addresses
 	}
+	return newTCPConn(conn.(*net.TCPConn)), nil
+}
+
+func newTCPConn(conn *net.TCPConn) *TCPConn {
 	return &TCPConn{
 		Local:   unmap(conn.LocalAddr().(*net.TCPAddr).AddrPort()),
 		Remote:  unmap(conn.RemoteAddr().(*net.TCPAddr).AddrPort()),
 		Timeout: ioTimeout,
-		conn:    conn.(*net.TCPConn),
-	}, nil
+		conn:    conn,
+	}
 }
 
 // Write sends n bytes.
@@ -70,8 +74,8 @@ func (c *TCPConn) Write(n int) error {
 	return nil
 }
 
-// Read receives exactly n bytes; io.ErrUnexpectedEOF is a server that closed
-// its side before.
+// Read receives exactly n bytes; io.ErrUnexpectedEOF is another side that
+// was closed before.
 func (c *TCPConn) Read(n int) error {
 	buf := make([]byte, min(n, maxExchange))
 	for n > 0 {
@@ -113,13 +117,12 @@ func (c *TCPConn) Exchange(count, size int) error {
 	return nil
 }
 
-// CloseWrite closes the client's side with a FIN: the connection is half closed
-// until the server closes its own, which may go on sending.
+// CloseWrite closes this side with a FIN: the connection is half closed until
+// the other is closed too, which may go on sending.
 func (c *TCPConn) CloseWrite() error { return c.conn.CloseWrite() }
 
-// Close closes the connection with a FIN from both sides: it closes the
-// client's, reads until the server has closed its own, and fails if that takes
-// longer than Timeout.
+// Close closes the connection with a FIN from both sides: it closes this one,
+// reads until the other is closed, and fails if that takes longer than Timeout.
 func (c *TCPConn) Close() error {
 	defer c.conn.Close()
 	if err := c.conn.CloseWrite(); err != nil && !errors.Is(err, unix.ENOTCONN) {
@@ -131,7 +134,7 @@ func (c *TCPConn) Close() error {
 		if _, err := c.conn.Read(buf); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("close tcp %v->%v: the server's side: %w", c.Local, c.Remote, err)
+			return fmt.Errorf("close tcp %v->%v: the other side: %w", c.Local, c.Remote, err)
 		}
 	}
 }
@@ -144,6 +147,6 @@ func (c *TCPConn) Reset() error {
 	return c.conn.Close()
 }
 
-// Abandon closes the client's socket without caring for the server's side. The
+// Abandon closes this end's socket without caring for the other side. The
 // kernel sends a FIN, or a RST if there is something unread.
 func (c *TCPConn) Abandon() error { return c.conn.Close() }

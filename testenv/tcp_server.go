@@ -108,6 +108,7 @@ func (s *TCPServer) accept(listener *net.TCPListener) {
 			s.fail(err)
 			return
 		}
+		conn.SetKeepAlive(false) // or no flow would ever be idle
 		if !s.add(conn) {
 			return
 		}

@@ -35,9 +35,15 @@ type Job struct {
 	Out string
 	// Stdout is written what the script prints, as it comes. It may be nil.
 	Stdout io.Writer
-	// Memory is in MiB (default 1024), CPUs are the guest's processors (default 2).
+	// Memory is in MiB (default 1024), CPUs are the guest's processors (default 2; 1 with Warp,
+	// which runs one at a time).
 	Memory, CPUs int
-	// Timeout is for the guest from power on to power off (default 5 minutes).
+	// Warp gives the guest a time of its own: it stands still where the host is busy with
+	// something else, and jumps to the next timer whenever the guest would wait. All of the
+	// guest's clocks and the kernel's jiffies go along. Five minutes of sleep take some 8 s; a
+	// boot takes 10 s rather than 4.
+	Warp bool
+	// Timeout is for the guest from power on to power off, in the host's time (default 5 minutes).
 	Timeout time.Duration
 	// Append is added to the kernel's command line.
 	Append string
@@ -111,6 +117,9 @@ func (j Job) withDefaults() Job {
 	}
 	if j.CPUs == 0 {
 		j.CPUs = 2
+		if j.Warp {
+			j.CPUs = 1
+		}
 	}
 	if j.Timeout == 0 {
 		j.Timeout = 5 * time.Minute

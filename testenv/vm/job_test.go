@@ -68,6 +68,24 @@ func TestJobRefused(t *testing.T) {
 	}
 }
 
+func TestJobWarp(t *testing.T) {
+	for _, test := range []struct {
+		job  Job
+		cpus int
+		warp bool
+	}{
+		{Job{}, 2, false},
+		{Job{Warp: true}, 1, true},
+		{Job{Warp: true, CPUs: 4}, 4, true},
+	} {
+		job := test.job.withDefaults()
+		args := (&guest{kernel: &Kernel{qemu: []string{"qemu"}}, job: job}).args()
+		if job.CPUs != test.cpus || slices.Contains(args, "shift=0,sleep=off") != test.warp {
+			t.Errorf("%+v: %d processors, arguments %q", test.job, job.CPUs, args)
+		}
+	}
+}
+
 func TestUnpackTar(t *testing.T) {
 	dir := t.TempDir()
 	archive := filepath.Join(dir, "out")

@@ -48,7 +48,7 @@ const kernelArguments = "console=ttyS0 loglevel=5 panic=-1 oops=panic no_timer_c
 
 // args is QEMU's command line. The serial ports are the pipes 3, 4 and 5: see init.sh.
 func (g *guest) args() []string {
-	return slices.Concat(g.kernel.qemu[1:], accelerator(), []string{
+	return slices.Concat(g.kernel.qemu[1:], accelerator(g.job.Warp), []string{
 		"-smp", strconv.Itoa(g.job.CPUs), "-m", strconv.Itoa(g.job.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-serial", "file:/dev/fd/3", "-serial", "file:/dev/fd/4", "-serial", "file:/dev/fd/5",

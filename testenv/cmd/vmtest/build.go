@@ -23,6 +23,7 @@ type suite struct {
 	path   string // import path
 	dir    string // the package's folder
 	binary string
+	run    string // pattern of the tests to run; empty: all
 }
 
 // build makes what the guests get.
@@ -55,38 +56,75 @@ func (b *build) all(ctx context.Context) (failed bool) {
 	return failed
 }
 
-// tests builds the test binaries of the packages that have tests.
+// tests builds the test binaries of the packages that have tests to run.
 func (b *build) tests(ctx context.Context) error {
-	args := append([]string{"list", "-tags", b.cfg.tags, "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, b.cfg.packages...)
-	out, err := goOutput(ctx, args...)
+	packages, err := b.list(ctx, b.tags())
 	if err != nil {
 		return err
 	}
+	plain := make(map[string]testFiles)
+	if b.cfg.warp {
+		list, err := b.list(ctx, b.cfg.tags)
+		if err != nil {
+			return err
+		}
+		for _, p := range list {
+			plain[p.ImportPath] = p
+		}
+	}
 	var errs []error
-	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p struct {
-			ImportPath, Dir           string
-			TestGoFiles, XTestGoFiles []string
+	for _, p := range packages {
+		s := suite{path: p.ImportPath, dir: p.Dir, binary: filepath.Join(b.dir, strconv.Itoa(len(b.suites))+".test"), run: b.cfg.run}
+		if b.cfg.warp {
+			names, err := warpTests(p, plain[p.ImportPath])
+			if err == nil {
+				s.run, err = chooseTests(names, b.cfg.run)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return errors.Join(errs...)
-		} else if err != nil {
-			return fmt.Errorf("go list: %w", err)
-		}
-		if len(p.TestGoFiles)+len(p.XTestGoFiles) == 0 {
+		if len(p.files()) == 0 || b.cfg.warp && s.run == "" {
 			continue
 		}
-		s := suite{path: p.ImportPath, dir: p.Dir, binary: filepath.Join(b.dir, strconv.Itoa(len(b.suites))+".test")}
 		if err := b.test(ctx, s); err != nil {
 			errs = append(errs, fmt.Errorf("%w\nFAIL\t%s [build failed]", err, s.path))
 			continue
 		}
 		b.add(s)
 	}
+	return errors.Join(errs...)
+}
+
+// tags are those of the command line, and warp where that is asked for.
+func (b *build) tags() string {
+	if !b.cfg.warp {
+		return b.cfg.tags
+	}
+	return strings.TrimPrefix(b.cfg.tags+","+warpTag, ",")
+}
+
+// list asks for the packages of the command line, as they are with these build tags.
+func (b *build) list(ctx context.Context, tags string) ([]testFiles, error) {
+	args := append([]string{"list", "-tags", tags, "-json=ImportPath,Dir,TestGoFiles,XTestGoFiles"}, b.cfg.packages...)
+	out, err := goOutput(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	var packages []testFiles
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p testFiles
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("go list: %w", err)
+		}
+		packages = append(packages, p)
+	}
 }
 
 func (b *build) test(ctx context.Context, s suite) error {
-	args := []string{"test", "-c", "-tags", b.cfg.tags, "-cover", "-covermode=atomic", "-ldflags=-s -w", "-o", s.binary}
+	args := []string{"test", "-c", "-tags", b.tags(), "-cover", "-covermode=atomic", "-ldflags=-s -w", "-o", s.binary}
 	if b.cfg.coverpkg != "" {
 		args = append(args, "-coverpkg="+b.cfg.coverpkg)
 	}
@@ -125,7 +163,7 @@ func (b *build) programs(ctx context.Context) error {
 	for _, p := range packages {
 		name := path.Base(p)
 		out := filepath.Join(b.dir, "bin", name)
-		args := []string{"build", "-tags", b.cfg.tags, "-ldflags=-s -w", "-o", out}
+		args := []string{"build", "-tags", b.tags(), "-ldflags=-s -w", "-o", out}
 		if b.cfg.coverprofile != "" {
 			args = append(args, "-cover", "-covermode=atomic", "-coverpkg="+b.module.Path+"/...")
 		}

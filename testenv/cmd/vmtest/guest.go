@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// bootTimeout is generous: an emulated boot takes 4 s on an idle machine.
+	// bootTimeout is generous: an emulated boot takes 4 s on an idle machine, 12 with -warp.
 	bootTimeout = 3 * time.Minute
 	// grace is what a test binary gets beyond its own timeout, to print its goroutines.
 	grace = 30 * time.Second
@@ -73,13 +73,16 @@ func (b *build) boot(ctx context.Context) []*kernelRun {
 // bootOne boots k, runs all suites and fills r.
 func (b *build) bootOne(ctx context.Context, w io.Writer, k *vm.Kernel, r *kernelRun) {
 	r.version = k.Version
+	if b.cfg.warp {
+		r.version += " warp"
+	}
 	fmt.Fprintf(w, "# kernel %s: %s\n", k.Name, k.Release)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(bootTimeout, func() { cancel(fmt.Errorf("no test started within %v", bootTimeout)) })
 	defer func() { watchdog.Stop() }()
 
-	s := &session{w: w, suites: b.suites, verbose: b.cfg.verbose, version: k.Version}
+	s := &session{w: w, suites: b.suites, verbose: b.cfg.verbose, version: r.version}
 	s.started = func(path string) {
 		watchdog.Stop()
 		limit := b.cfg.timeout + grace
@@ -90,8 +93,8 @@ func (b *build) bootOne(ctx context.Context, w io.Writer, k *vm.Kernel, r *kerne
 		r.result, r.err = k.Run(ctx, vm.Job{
 			Script: b.script(), Files: b.files, Out: r.out, Stdout: s,
 			Env: map[string]string{"FLOWD_VM": "1", "FLOWD_KERNEL": k.Name, "GOCOVERDIR": "/out/programs"},
-			// The watchdog is stricter than this.
-			Memory: b.memory(), Timeout: bootTimeout + time.Duration(len(b.suites)+1)*(b.cfg.timeout+grace),
+			// The watchdog is stricter than this. Both go by the host's clock.
+			Warp: b.cfg.warp, Memory: b.memory(), Timeout: bootTimeout + time.Duration(len(b.suites)+1)*(b.cfg.timeout+grace),
 		})
 	}
 	r.reports = s.finish(r.err)
@@ -109,16 +112,9 @@ func (b *build) bootOne(ctx context.Context, w io.Writer, k *vm.Kernel, r *kerne
 func (b *build) script() string {
 	var s strings.Builder
 	s.WriteString("mkdir -p /out/programs\n")
-	flags := fmt.Sprintf("-test.v=test2json -test.paniconexit0 -test.timeout=%v", b.cfg.timeout)
-	if b.cfg.run != "" {
-		flags += " -test.run=" + vm.Quote(b.cfg.run)
-	}
-	for _, f := range b.cfg.testFlags {
-		flags += " " + vm.Quote(f)
-	}
 	for i, suite := range b.suites {
 		fmt.Fprintf(&s, "printf '%cbegin %d\\n'\n", mark, i)
-		fmt.Fprintf(&s, "cd %s && ./package.test %s -test.coverprofile=/out/%d.cover\n", vm.Quote(b.guestDir(suite)), flags, i)
+		fmt.Fprintf(&s, "cd %s && ./package.test %s -test.coverprofile=/out/%d.cover\n", vm.Quote(b.guestDir(suite)), b.flags(suite), i)
 		fmt.Fprintf(&s, "printf '%cend %d %%d\\n' $?\n", mark, i)
 	}
 	return s.String()

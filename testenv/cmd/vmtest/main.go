@@ -1,12 +1,16 @@
 // Command vmtest runs the tests of packages on several kernels, each in a guest of its own.
 //
-//	go run ./testenv/cmd/vmtest [-kernels 6.1,6.12,sid] [-run REGEXP] [-v] [-coverprofile FILE] PACKAGE...
+//	go run ./testenv/cmd/vmtest [-kernels 6.1,6.12,sid] [-warp] [-run REGEXP] [-v] [-coverprofile FILE] PACKAGE...
 //
 // Every package that has tests with the build tags of -tags is built into a static test
 // binary; every kernel is booted once and runs all of them, one after another, each in a
 // folder that has a copy of the package's testdata. The programs of -bin and the script
 // testenv/lab are in the guest's /usr/local/bin. A test sees FLOWD_VM=1 and the name of the
 // kernel in FLOWD_KERNEL.
+//
+// With -warp the guests' time jumps where they would wait (vm.Job.Warp), and just those tests are
+// run that are in files with the build tag warp, which is set beside -tags. They may wait for
+// minutes, and are not built without -warp. The other flags mean the same; -timeout is the host's time.
 //
 // It prints what go test would, with the kernel's version at the end of a package's line,
 // and exits with 1 if anything failed. A guest that does not start, hangs or panics is a
@@ -35,6 +39,7 @@ type config struct {
 	bins         []string // nil: defaultBins, as far as they exist
 	tags         string
 	run          string
+	warp         bool // run the tests with the tag warp, and only those
 	verbose      bool
 	coverprofile string
 	coverpkg     string
@@ -75,11 +80,12 @@ func parse(args []string) (config, error) {
 	flags := fs.String("testflags", "", "more `flags` of the test binaries, such as \"-test.short -test.count=3\"")
 	fs.StringVar(&cfg.tags, "tags", "kernel", "build tags")
 	fs.StringVar(&cfg.run, "run", "", "run only the tests that match `regexp`")
+	fs.BoolVar(&cfg.warp, "warp", false, "run the tests of files with the tag warp, and no others, where time jumps")
 	fs.BoolVar(&cfg.verbose, "v", false, "print all tests, as they run")
 	fs.StringVar(&cfg.coverprofile, "coverprofile", "", "write the coverage of all kernels together to `file`")
 	fs.StringVar(&cfg.coverpkg, "coverpkg", "", "measure the coverage of these packages, as go test does")
 	fs.IntVar(&cfg.jobs, "j", 1, "guests at the same time; with more than one a kernel's output comes at its end")
-	fs.DurationVar(&cfg.timeout, "timeout", 5*time.Minute, "for the tests of one package")
+	fs.DurationVar(&cfg.timeout, "timeout", 5*time.Minute, "for the tests of one package, by the host's clock")
 	fs.IntVar(&cfg.memory, "mem", 0, "memory of a guest in MiB (default 1024, or more for large programs)")
 	fs.BoolVar(&cfg.refresh, "refresh", false, "look for newer kernels")
 	if err := fs.Parse(args); err != nil {

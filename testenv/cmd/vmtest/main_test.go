@@ -25,8 +25,8 @@ func TestParse(t *testing.T) {
 
 func TestScript(t *testing.T) {
 	b := &build{
-		cfg:    config{run: "Flow|It's", timeout: time.Minute},
-		suites: []suite{{path: "flowd/nft"}},
+		cfg:    config{timeout: time.Minute},
+		suites: []suite{{path: "flowd/nft", run: "Flow|It's"}},
 	}
 	want := "printf '\x01begin 0\\n'\n" +
 		"cd '/src/flowd/nft' && ./package.test -test.v=test2json -test.paniconexit0 -test.timeout=1m0s " +
