@@ -19,10 +19,11 @@ const applyAttempts = 10
 // and go one by one.
 //
 // Deleted and made again, in the same transaction, is only what cannot be changed:
-// a chain of flowd's name whose type, hook or priority differ, a flowtable whose
-// hook, priority or hardware flag differ: left by a version of flowd that wanted
-// them otherwise, or by somebody else. Whatever else stands in the table is
-// deleted.
+// sets of ports, and a chain of flowd's name whose type, hook or priority differ, a
+// flowtable whose hook, priority or hardware flag differ: left by a version of flowd
+// that wanted them otherwise, or by somebody else. Whatever else stands in the table
+// is deleted, such as timeouts and quotas whose numbers r does not name (Timeouts,
+// Ruleset.PerSource).
 //
 // Where a device leaves, or the tap or the flowtable goes, the kernel unregisters a
 // hook, and with it drops what waits in the namespace's NFQUEUEs.
@@ -101,18 +102,38 @@ func (r Ruleset) transaction(have *state) *batch {
 	for _, name := range r.counters() {
 		b.addCounter(name)
 	}
+	for _, t := range r.Timeouts.all() {
+		b.addTimeout(t)
+	}
+	for _, s := range r.sets() {
+		if _, ok := have.set(s.name); !ok {
+			b.addSet(s)
+		}
+	}
 	if r.Offload {
 		b.wantFlowtable(r.devices(), have.flowtable)
 	}
 	for _, c := range r.chains() {
 		b.wantChain(c, have.chains[c.name])
 	}
+	for _, c := range r.chains() {
+		for i, rule := range c.rules {
+			b.addRule(c.name, i+1, rule)
+		}
+	}
 	return b
 }
 
 // delStale deletes what r does not want, or cannot make of what is there, and
-// strikes it from have.
+// strikes it from have. Sets go first: they may refer to chains and objects.
 func (b *batch) delStale(r Ruleset, have *state) {
+	have.sets = slices.DeleteFunc(have.sets, func(s setState) bool {
+		stale := !r.wantsSet(s)
+		if stale {
+			b.delSet(s.name)
+		}
+		return stale
+	})
 	for _, f := range have.foreign {
 		b.delForeign(f)
 	}
@@ -127,12 +148,35 @@ func (b *batch) delStale(r Ruleset, have *state) {
 		b.delFlowtable(flowtableName)
 		have.flowtable = nil
 	}
-	for _, name := range knownCounters {
-		if have.counters[name] && !slices.Contains(r.counters(), name) {
-			b.delObject(name, nftables.ObjTypeCounter)
-			delete(have.counters, name)
+	have.objects = slices.DeleteFunc(have.objects, func(o objectState) bool {
+		stale := !r.wantsObject(o)
+		if stale {
+			b.delObject(o.objectID)
 		}
+		return stale
+	})
+}
+
+// wantsSet tells whether the set that the kernel has can stay.
+func (r Ruleset) wantsSet(have setState) bool {
+	return slices.ContainsFunc(r.sets(), func(s set) bool {
+		return s.name == have.name && s.differs(have) == ""
+	})
+}
+
+// wantsObject tells whether the object that the kernel has can stay. Sent again it
+// keeps its value, and those of a timeout: of objects the kernel updates quotas, and
+// later ones synproxies (nft_object_ops, update).
+func (r Ruleset) wantsObject(have objectState) bool {
+	switch have.kind {
+	case objectCounter:
+		return slices.Contains(r.counters(), have.name)
+	case objectTimeout:
+		return slices.ContainsFunc(r.Timeouts.all(), func(t timeout) bool {
+			return t.name == have.name && t.fits(have)
+		})
 	}
+	return false
 }
 
 // wantFlowtable adds the flowtable; have is the one that stays, or nil.
@@ -145,16 +189,13 @@ func (b *batch) wantFlowtable(devices []string, have *flowtableState) {
 	}
 }
 
-// wantChain adds c and its rules; have is the chain that stays, or nil.
+// wantChain adds c without rules; have is the chain that stays, or nil.
 func (b *batch) wantChain(c chain, have *chainState) {
 	b.addChain(c)
 	if have != nil {
 		if leaving := without(have.devices, c.devices); len(leaving) > 0 {
 			b.delChainDevices(c, leaving)
 		}
-	}
-	for i, r := range c.rules {
-		b.addRule(c.name, i+1, r)
 	}
 }
 
@@ -163,8 +204,10 @@ func (b *batch) wantChain(c chain, have *chainState) {
 // (nf_tables_updchain).
 func (have *chainState) fits(name string) func(chain) bool {
 	return func(c chain) bool {
-		return c.name == name && have.base && have.kind == chainType &&
-			have.hook == c.hook && have.priority == c.priority
+		if c.name != name || c.regular {
+			return c.name == name && !have.base
+		}
+		return have.base && have.kind == chainType && have.hook == c.hook && have.priority == c.priority
 	}
 }
 

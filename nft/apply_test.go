@@ -12,7 +12,9 @@ import (
 
 // offloadless are the goldens that need no flowtable, which the kernel of a
 // development machine may lack.
-var offloadless = []string{"off", "off-after"}
+var offloadless = []string{
+	"off", "off-after", "off-never", "off-never-all", "off-quota", "off-timeouts", "off-all",
+}
 
 func TestApplyWithoutOffload(t *testing.T) {
 	for _, name := range offloadless {
@@ -20,6 +22,9 @@ func TestApplyWithoutOffload(t *testing.T) {
 			c := inNamespace(t)
 			apply(t, c, goldens[name])
 			whole(t, c, goldens[name])
+			if got := listing(t); got != goldens[name].String() {
+				t.Errorf("listed in another order:\n%s", got)
+			}
 		})
 	}
 }
@@ -79,10 +84,10 @@ func TestApplyRepairs(t *testing.T) {
 			"add chain inet flowd forward { type nat hook output priority 300; }", "chain forward is of type nat instead of filter"},
 		{"counter deleted", "flush chain inet flowd forward; delete counter inet flowd offloadable", "counter offloadable is missing"},
 		{"foreign chain", "add chain inet flowd mine; add rule inet flowd mine accept", "chain mine is not flowd's"},
-		{"foreign set", "add set inet flowd s { type ipv4_addr; }", "set s is not flowd's"},
-		{"foreign map", "add chain inet flowd mine; add map inet flowd m { type ipv4_addr : verdict; elements = { 192.0.2.1 : jump mine }; }", "set m is not flowd's"},
-		{"foreign counter", "add counter inet flowd c", "object c is not flowd's"},
-		{"foreign quota", "add quota inet flowd slow_path { 1 mbytes }", "object slow_path is not flowd's"},
+		{"foreign set", "add set inet flowd s { type ipv4_addr; }", "set s should not be there"},
+		{"foreign map", "add chain inet flowd mine; add map inet flowd m { type ipv4_addr : verdict; elements = { 192.0.2.1 : jump mine }; }", "set m should not be there"},
+		{"foreign counter", "add counter inet flowd c", "counter c should not be there"},
+		{"foreign quota", "add quota inet flowd slow_path { 1 mbytes }", "object slow_path should not be there"},
 	} {
 		t.Run(damage.name, func(t *testing.T) {
 			c := inNamespace(t)
@@ -245,6 +250,9 @@ func TestProbeLeavesNoTrace(t *testing.T) {
 	}
 	if host := strings.TrimSpace(run(t, "uname", "-r")); f.Release != host {
 		t.Errorf("release %q, uname says %q", f.Release, host)
+	}
+	if !f.Timeouts || !f.ConnLimit {
+		t.Error("every kernel that the tests run on has timeouts and counts connections")
 	}
 	if os.Getenv("FLOWD_VM") != "" && !(f.Flowtable && f.LogGroup) {
 		t.Errorf("the kernels of the VM have flowtables and log groups: %+v", f)

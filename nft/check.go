@@ -17,10 +17,10 @@ func (d Damage) Error() string { return "table inet " + tableName + ": " + strin
 func damage(format string, args ...any) error { return Damage(fmt.Sprintf(format, args...)) }
 
 // Check compares the kernel's table with r. It returns nil if the table is whole:
-// the counters, the flowtable with its flags and all of r's devices that exist,
-// the chains with hook, priority and policy, and in them the rules that this
-// version makes of r, in order, with nothing foreign between them or elsewhere in
-// the table. Otherwise it returns a Damage, with the first difference; or what
+// the counters, the timeouts with their values, the sets with their ports, the
+// flowtable with its flags and all of r's devices that exist, the chains with hook,
+// priority and policy, and in them the rules that this version makes of r, in order,
+// with nothing foreign between them or elsewhere in the table. Otherwise it returns a Damage, with the first difference; or what
 // kept it from looking, such as EPERM.
 //
 // Rules are known by a stamp in their user data. Check reads a dozen small
@@ -61,10 +61,8 @@ func (r Ruleset) compare(have *state) error {
 	case have.flags&unix.NFT_TABLE_F_DORMANT != 0:
 		return damage("it is dormant")
 	}
-	for _, name := range r.counters() {
-		if !have.counters[name] {
-			return damage("counter %s is missing", name)
-		}
+	if err := r.compareObjects(have); err != nil {
+		return err
 	}
 	if err := r.compareFlowtable(have.flowtable); err != nil {
 		return err
@@ -73,6 +71,8 @@ func (r Ruleset) compare(have *state) error {
 		if err := c.compare(have.chains[c.name]); err != nil {
 			return err
 		}
+	}
+	for _, c := range r.chains() {
 		if err := c.compareRules(have.rules[c.name]); err != nil {
 			return err
 		}
@@ -80,11 +80,43 @@ func (r Ruleset) compare(have *state) error {
 	return r.compareRest(have)
 }
 
+// compareObjects finds the first counter, timeout or set that is not as it should be.
+func (r Ruleset) compareObjects(have *state) error {
+	for _, name := range r.counters() {
+		if id := (objectID{objectCounter, name}); !have.has(id) {
+			return damage("%s is missing", id)
+		}
+	}
+	for _, t := range r.Timeouts.all() {
+		switch o, ok := have.object(t.id()); {
+		case !ok:
+			return damage("%s is missing", t.id())
+		case !t.fits(o):
+			return damage("%s has other values", t.id())
+		}
+	}
+	for _, s := range r.sets() {
+		present, ok := have.set(s.name)
+		if !ok {
+			return damage("set %s is missing", s.name)
+		}
+		if how := s.differs(present); how != "" {
+			return damage("set %s %s", s.name, how)
+		}
+	}
+	return nil
+}
+
 // compareRest finds what should not be there.
 func (r Ruleset) compareRest(have *state) error {
-	for _, name := range knownCounters {
-		if have.counters[name] && !slices.Contains(r.counters(), name) {
-			return damage("counter %s should not be there", name)
+	for _, o := range have.objects {
+		if !r.wantsObject(o) {
+			return damage("%s should not be there", o)
+		}
+	}
+	for _, s := range have.sets {
+		if !r.wantsSet(s) {
+			return damage("set %s should not be there", s.name)
 		}
 	}
 	for _, name := range knownChains {
@@ -129,6 +161,10 @@ func (c chain) compare(have *chainState) error {
 	switch {
 	case have == nil:
 		return damage("chain %s is missing", c.name)
+	case c.regular && have.base:
+		return damage("chain %s has a hook", c.name)
+	case c.regular:
+		return nil
 	case !have.base:
 		return damage("chain %s has no hook", c.name)
 	case have.kind != chainType:

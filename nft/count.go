@@ -11,9 +11,21 @@ type Count struct{ Packets, Bytes uint64 }
 // SlowPath returns how many packets, and bytes of layer 3, came by the forward
 // chain since the table was made: all forwarded packets that did not take the
 // fast path. It is zero if the table is gone.
-func (c *Conn) SlowPath() (Count, error) {
+func (c *Conn) SlowPath() (Count, error) { return c.count(slowPath) }
+
+// Quota returns how many packets, and bytes of layer 3, were dropped because their
+// source held as many connections as Ruleset.PerSource allows: first packets, so
+// attempts, since there was a quota. It is zero if there is none.
+func (c *Conn) Quota() (Count, error) { return c.count(overQuota) }
+
+// count returns the value of a named counter, or zero if there is none.
+func (c *Conn) count(name string) (Count, error) {
 	var n Count
-	replies, err := c.getCounter(slowPath)
+	replies, err := c.getNamed("counter "+name, unix.NFT_MSG_GETOBJ, func(e *netlink.AttributeEncoder) {
+		e.String(unix.NFTA_OBJ_TABLE, tableName)
+		e.String(unix.NFTA_OBJ_NAME, name)
+		e.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+	})
 	if err != nil {
 		return n, inTable(err)
 	}

@@ -31,6 +31,9 @@ func FuzzDecode(f *testing.F) {
 		for _, cat := range catalogues {
 			cat.foreign(m)
 		}
+		parseObject(m)
+		s, _, _ := parseSet(m)
+		decode([]netlink.Message{m}, func(a *netlink.AttributeDecoder) { a.Nested(s.decode) })
 		decode([]netlink.Message{m}, func(a *netlink.AttributeDecoder) { decodeHook(a, hookDevices) })
 		reply := syscall.NetlinkMessage{Data: data}
 		reply.Header.Type, reply.Header.Flags = unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS

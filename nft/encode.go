@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -159,9 +160,27 @@ func (b *batch) delSet(name string) {
 	})
 }
 
-func (b *batch) delObject(name string, kind nftables.ObjType) {
-	b.encode("object "+name, func(lib *nftables.Conn) {
-		lib.DeleteObject(&nftables.NamedObj{Table: b.table, Name: name, Type: kind})
+// addSet adds a named set with its ports.
+func (b *batch) addSet(s set) {
+	lib := &nftables.Set{Table: b.table, Name: s.name, KeyType: s.key, KeyByteOrder: binaryutil.BigEndian}
+	if s.dynamic() {
+		lib.Dynamic, lib.Size = true, maxSources
+	}
+	var elements []nftables.SetElement
+	for _, port := range s.ports {
+		elements = append(elements, nftables.SetElement{Key: binaryutil.BigEndian.PutUint16(port)})
+	}
+	object := "set " + s.name
+	b.encode(object, func(conn *nftables.Conn) {
+		if err := conn.AddSet(lib, elements); err != nil {
+			b.err = fmt.Errorf("%s: encode: %w", object, err)
+		}
+	})
+}
+
+func (b *batch) delObject(o objectID) {
+	b.encode(o.String(), func(lib *nftables.Conn) {
+		lib.DeleteObject(&nftables.NamedObj{Table: b.table, Name: o.name, Type: o.kind})
 	})
 }
 

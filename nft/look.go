@@ -14,13 +14,14 @@ import (
 type state struct {
 	generation uint32
 	exists     bool
-	flags      uint32 // NFT_TABLE_F_*
-	use        uint32 // chains, flowtables, named sets and objects that it holds
-	chains     map[string]*chainState
+	flags      uint32                 // NFT_TABLE_F_*
+	use        uint32                 // chains, flowtables, named sets and objects that it holds
+	chains     map[string]*chainState // those whose names flowd uses
 	flowtable  *flowtableState
-	counters   map[string]bool
+	objects    []objectState      // all
+	sets       []setState         // all that have names
 	rules      map[string][]stamp // by chain; the zero stamp is a foreign rule's
-	foreign    []foreign
+	foreign    []foreign          // chains and flowtables
 }
 
 type chainState struct {
@@ -39,19 +40,15 @@ type flowtableState struct {
 	devices  []string
 }
 
-// A foreign object stands in flowd's table without being part of any Ruleset of
-// this version.
+// A foreign chain or flowtable stands in flowd's table without being part of any
+// Ruleset of this version.
 type foreign struct {
-	name   string
-	what   string // "chain", "set", "flowtable" or "object"
-	object nftables.ObjType
+	name string
+	what string // "chain" or "flowtable"
 }
 
-// Names that some Ruleset of this version uses.
-var (
-	knownChains   = []string{forwardName, tapName}
-	knownCounters = []string{slowPath, offloadable}
-)
+// knownChains are those that some Ruleset of this version uses.
+var knownChains = []string{forwardName, arrivalName, tapName}
 
 // lookAttempts bounds how often a look starts over because somebody changes the
 // ruleset meanwhile. A look takes well below a millisecond: ten changes in a row,
@@ -103,17 +100,17 @@ func (c *Conn) generation() (uint32, error) {
 
 func (c *Conn) lookOnce() (*state, error) {
 	s := &state{
-		chains:   map[string]*chainState{},
-		counters: map[string]bool{},
-		rules:    map[string][]stamp{},
+		chains: map[string]*chainState{},
+		rules:  map[string][]stamp{},
 	}
 	if err := c.lookTable(s); err != nil || !s.exists {
 		return s, err
 	}
-	for _, name := range knownCounters {
-		if err := c.lookCounter(s, name); err != nil {
-			return nil, err
-		}
+	if err := c.lookObjects(s); err != nil {
+		return nil, err
+	}
+	if err := c.lookSets(s); err != nil {
+		return nil, err
 	}
 	if err := c.lookFlowtable(s); err != nil {
 		return nil, err
@@ -129,7 +126,7 @@ func (c *Conn) lookOnce() (*state, error) {
 	// Anonymous sets are not in the table's count (nf_tables_commit, case
 	// NFT_MSG_NEWSET), so it tells without a dump of all chains of the family
 	// whether anything else is there.
-	known := len(s.counters) + len(s.chains)
+	known := len(s.objects) + len(s.sets) + len(s.chains)
 	if s.flowtable != nil {
 		known++
 	}
@@ -189,22 +186,6 @@ func (c *Conn) lookTable(s *state) error {
 		case unix.NFTA_TABLE_USE:
 			s.use = a.Uint32()
 		}
-	})
-}
-
-func (c *Conn) lookCounter(s *state, name string) error {
-	replies, err := c.getCounter(name)
-	if len(replies) > 0 {
-		s.counters[name] = true
-	}
-	return err
-}
-
-func (c *Conn) getCounter(name string) ([]netlink.Message, error) {
-	return c.getNamed("counter "+name, unix.NFT_MSG_GETOBJ, func(e *netlink.AttributeEncoder) {
-		e.String(unix.NFTA_OBJ_TABLE, tableName)
-		e.String(unix.NFTA_OBJ_NAME, name)
-		e.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
 	})
 }
 

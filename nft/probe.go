@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"flowd/flow"
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,12 @@ type Features struct {
 	LogGroup bool
 	// IngressInet: an inet table may have chains on devices (NETFILTER_INGRESS).
 	IngressInet bool
+	// Timeouts: a ruleset may set the timeouts of connections
+	// (NF_CONNTRACK_TIMEOUT); Ruleset.Timeouts needs it.
+	Timeouts bool
+	// ConnLimit: a rule can count connections (NFT_CONNLIMIT); Ruleset.PerSource
+	// needs it.
+	ConnLimit bool
 	// ClosingState: the flowtable keeps a TCP flow whose FIN or RST it has seen,
 	// so that conntrack sees neither; Ruleset.Tap makes up for it. So it is since
 	// Linux 6.14 (commit fdbaf5163331, "netfilter: flowtable: add CLOSING
@@ -60,7 +67,7 @@ func (c *Conn) Probe() (Features, error) {
 	if err != nil {
 		return f, fmt.Errorf("probe: %w", err)
 	}
-	refused := map[string]bool{}
+	refused := map[string]unix.Errno{}
 	for _, r := range refusals {
 		object := messages[r.message].object
 		if object == last {
@@ -69,11 +76,13 @@ func (c *Conn) Probe() (Features, error) {
 		if !unsupported(r.errno) || r.message == 0 {
 			return f, fmt.Errorf("probe: %w", r.in(messages))
 		}
-		refused[object] = true
+		refused[object] = r.errno
 	}
-	f.Flowtable = !refused[probeFlowtable] && !refused[probeFlow]
-	f.LogGroup = !refused[probeLog]
-	f.IngressInet = !refused[probeIngress]
+	f.Flowtable = refused[probeFlowtable] == 0 && refused[probeFlow] == 0
+	f.LogGroup = refused[probeLog] == 0
+	f.IngressInet = refused[probeIngress] == 0
+	f.Timeouts = refused[probeTimeout.id().String()] == unix.EINVAL
+	f.ConnLimit = refused[probeCount] == 0
 	return f, nil
 }
 
@@ -82,9 +91,15 @@ const (
 	probeFlowtable = flowtableObject
 	probeFlow      = "chain flow: rule 1"
 	probeLog       = "chain log: rule 1"
+	probeCount     = "chain count: rule 1"
 	probeIngress   = "chain " + tapName
 	probeEnd       = "chain that does not exist"
 )
+
+// probeTimeout is a timeout that the kernel finds incomplete, if it knows what that is.
+// It must not make one: newer kernels drop the packets waiting in NFQUEUEs when they
+// take it back (nft_ct_timeout_obj_destroy), and all walk the table of connections.
+var probeTimeout = timeout{name: "timeout", proto: flow.UDP}
 
 // probeBatch returns the transaction, and the object of the message that fails on
 // purpose. The rules are in chains without hooks: there the kernel checks and sets
@@ -93,10 +108,11 @@ func probeBatch() (b *batch, last string) {
 	b = newBatch(probeTable)
 	b.addTable()
 	b.addFlowtable(nil)
+	b.addTimeout(probeTimeout)
 	for _, c := range []struct {
 		name string
 		term term
-	}{{"flow", flowAdd(flowtableName)}, {"log", logTo(0)}} {
+	}{{"flow", flowAdd(flowtableName)}, {"log", logTo(0)}, {"count", constant("", connLimit(1))}} {
 		b.encode("chain "+c.name, func(lib *nftables.Conn) {
 			lib.AddChain(&nftables.Chain{Table: probeTable, Name: c.name})
 		})

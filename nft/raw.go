@@ -8,8 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What google/nftables cannot encode: removing single devices, and base chains on
-// several devices. Layouts: uapi/linux/netfilter/nf_tables.h.
+// What google/nftables cannot encode: removing single devices, base chains on
+// several devices, and timeouts of which some are left to the kernel: its CtTimeout
+// sends values for all states, from a map that all objects share and change. Layouts:
+// uapi/linux/netfilter/nf_tables.h.
 
 // hookDevices is NFTA_HOOK_DEVS (enum nft_hook_attributes): a list of
 // NFTA_DEVICE_NAME.
@@ -102,7 +104,36 @@ func (b *batch) delSomeDevices(devices []string) {
 	b.add(m)
 }
 
-// addChain adds a base chain, or devices to it.
+// addTimeout adds a ct timeout, which does nothing if there is one of the name. The
+// states that it leaves out get what the namespace is set to at that time
+// (tcp_timeout_nlattr_to_obj). One without values is refused, by EINVAL
+// (nft_ct_timeout_obj_init).
+func (b *batch) addTimeout(t timeout) {
+	var m message
+	m.Header.Type = nftType(unix.NFT_MSG_NEWOBJ)
+	m.Header.Flags = netlink.Request | netlink.Create
+	m.Data = inet(func(e *netlink.AttributeEncoder) {
+		e.String(unix.NFTA_OBJ_TABLE, b.table.Name)
+		e.String(unix.NFTA_OBJ_NAME, t.name)
+		e.Uint32(unix.NFTA_OBJ_TYPE, uint32(objectTimeout))
+		nest(e, unix.NFTA_OBJ_DATA, func(e *netlink.AttributeEncoder) {
+			e.Uint16(timeoutL3Proto, unix.NFPROTO_INET)
+			e.Uint8(timeoutL4Proto, uint8(t.proto))
+			if len(t.values) == 0 {
+				return
+			}
+			nest(e, timeoutData, func(e *netlink.AttributeEncoder) {
+				for _, v := range t.values {
+					e.Uint32(v.state, v.seconds)
+				}
+			})
+		})
+	})
+	m.object = t.id().String()
+	b.add(m)
+}
+
+// addChain adds a chain, or devices to a base chain.
 func (b *batch) addChain(c chain) {
 	for _, some := range portions(c.devices) {
 		b.chainMessage(unix.NFT_MSG_NEWCHAIN, c, some)
@@ -127,6 +158,9 @@ func (b *batch) chainMessage(msg int, c chain, devices []string) {
 	m.Data = inet(func(e *netlink.AttributeEncoder) {
 		e.String(unix.NFTA_CHAIN_TABLE, b.table.Name)
 		e.String(unix.NFTA_CHAIN_NAME, c.name)
+		if c.regular {
+			return
+		}
 		nest(e, unix.NFTA_CHAIN_HOOK, func(e *netlink.AttributeEncoder) {
 			hook(e, c.hook, c.priority, hookDevices, devices)
 		})

@@ -2,10 +2,12 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/fnv"
 	"strconv"
 	"strings"
 
+	"flowd/flow"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -62,6 +64,16 @@ const (
 	tcpRst         = 1 << 2
 )
 
+// ipsConfirmed is the status of a connection whose first packet is through
+// (uapi/linux/netfilter/nf_conntrack_common.h, IPS_CONFIRMED).
+const ipsConfirmed = 1 << 3
+
+// The two places where an IP header has its source address.
+const (
+	ip4Source, ip4Len = 12, 4
+	ip6Source, ip6Len = 8, 16
+)
+
 func constant(text string, exprs ...expr.Any) term {
 	return term{text, func(*batch) []expr.Any { return exprs }}
 }
@@ -74,6 +86,16 @@ func ctEstablished() term {
 		&expr.Ct{Key: expr.CtKeySTATE, Register: reg},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: state, Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: make([]byte, 4)})
+}
+
+// ctUnconfirmed matches the first packet of a connection, wherever it is going to.
+// "ct state new" would match all those that come before the first reply, too.
+func ctUnconfirmed() term {
+	mask := binary.NativeEndian.AppendUint32(nil, ipsConfirmed)
+	return constant("ct status ! confirmed",
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)})
 }
 
 // ctPackets matches connections that have shown at least n packets. Without a
@@ -96,14 +118,34 @@ func tcpOrUDP() term {
 	}}
 }
 
-// tcpFinOrRst is the cheapest of the forms that were measured. Nft lists
-// "tcp flags & (fin | rst) != 0" in this shorter way.
-func tcpFinOrRst() term {
-	return constant("tcp flags fin,rst",
+// l4proto matches one transport protocol.
+func l4proto(p flow.Proto) term {
+	return constant("meta l4proto "+p.String(),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{byte(p)}})
+}
+
+// toPorts and notToPorts match connections by the destination port of their original
+// direction, before NAT, which packets of both directions share. The set must have a
+// name: nft 1.0.6 cannot list such ports in an anonymous one. It wants the protocol
+// matched before.
+func toPorts(set string) term    { return ports("@"+set, set, false) }
+func notToPorts(set string) term { return ports("!= @"+set, set, true) }
+
+func ports(text, set string, invert bool) term {
+	return constant("ct original proto-dst "+text,
+		&expr.Ct{Key: expr.CtKeyPROTODST, Register: reg, Direction: expr.CtDirOriginal},
+		&expr.Lookup{SourceRegister: reg, SetName: set, Invert: invert})
+}
+
+// tcpFlags matches TCP packets with one of the flags. It is the cheapest of the forms
+// that were measured. Nft lists "tcp flags & (fin | rst) != 0" in this shorter way.
+func tcpFlags(text string, flags byte) term {
+	return constant("tcp flags "+text,
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_TCP}},
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsOffset, Len: 1},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{tcpFin | tcpRst}, Xor: []byte{0}},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{flags}, Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0}})
 }
 
@@ -125,4 +167,46 @@ func logTo(group uint16) term {
 			Snaplen:    tapSnaplen,
 			QThreshold: tapThreshold,
 		})
+}
+
+// setTimeout gives a connection its timeouts, if its first packet is this.
+func setTimeout(name string) term {
+	return constant("ct timeout set "+strconv.Quote(name),
+		&expr.Objref{Type: int(objectTimeout), Name: name})
+}
+
+// overQuota4 and overQuota6 match the first packets of connections whose source
+// address holds more than n with this one. It is entered in the set of its family
+// when it is first seen, and leaves it when it holds none.
+func overQuota4(set string, n uint32) term {
+	return perSource(set, "ip saddr", n, unix.NFPROTO_IPV4, ip4Source, ip4Len)
+}
+
+func overQuota6(set string, n uint32) term {
+	return perSource(set, "ip6 saddr", n, unix.NFPROTO_IPV6, ip6Source, ip6Len)
+}
+
+func perSource(set, source string, n uint32, family byte, offset, size uint32) term {
+	return constant(fmt.Sprintf("add @%s { %s ct count over %d }", set, source, n),
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{family}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
+		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Exprs: []expr.Any{connLimit(n)}})
+}
+
+// connLimit matches if there are more than n connections (NFT_CONNLIMIT_F_INV).
+func connLimit(n uint32) expr.Any {
+	return &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}
+}
+
+// The verdicts that rules end with.
+const (
+	drops   = expr.VerdictDrop
+	returns = expr.VerdictReturn
+	goes    = expr.VerdictGoto
+)
+
+func verdict(kind expr.VerdictKind, chain string) term {
+	text := map[expr.VerdictKind]string{drops: "drop", returns: "return", goes: "goto " + chain}[kind]
+	return constant(text, &expr.Verdict{Kind: kind, Chain: chain})
 }

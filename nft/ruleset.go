@@ -12,6 +12,7 @@ const (
 	tableName     = "flowd"
 	flowtableName = "fastpath"
 	forwardName   = "forward"
+	arrivalName   = "arrival"
 	tapName       = "tap"
 
 	// slowPath counts what reaches the forward chain: all forwarded packets
@@ -21,6 +22,9 @@ const (
 	// offloadable counts, while offload is off, the packets that would have
 	// met the rule that offloads.
 	offloadable = "offloadable"
+	// overQuota counts what PerSource has dropped. It cannot be called quota,
+	// which is a word of nft's.
+	overQuota = "over_quota"
 )
 
 const (
@@ -72,26 +76,54 @@ type Ruleset struct {
 	// stay in the slow path.
 	AfterPackets uint64
 
-	// Tap reports the FIN and RST of offloaded flows. It is for kernels whose
-	// flowtable hides these from conntrack (Features.ClosingState), and nil for
-	// the others.
+	// Tap reports the FIN and RST of offloaded flows, or what of them the kernel
+	// makes nothing of. Nil: none.
 	Tap *Tap
+
+	// NeverOffload are the services whose flows stay in the slow path, such as
+	// those that live shorter than the flowtable's timeout.
+	NeverOffload []Service
+
+	// Timeouts are the kernel's own, for what it forwards in the slow path. Nil:
+	// those it is set to (net.netfilter.nf_conntrack_*). They need
+	// Features.Timeouts.
+	Timeouts *Timeouts
+
+	// PerSource is how many connections one source address may hold; the first
+	// packet of each further one is dropped, and counted (Conn.Quota). 0: no
+	// bound. Only forwarded connections count, of any protocol, as long as
+	// conntrack has them and, of TCP, until they are closed; those count that
+	// began while this very number was in force: another one begins anew. It
+	// needs Features.ConnLimit.
+	PerSource uint32
 }
 
-// A Tap logs each TCP packet with FIN or RST that comes in by a member of the
-// flowtable, before the flowtable takes it. Each packet of these devices pays for
-// the look: on Linux 7.2 some 320 instructions for UDP, 490 for TCP.
+// A Tap logs TCP packets that end a connection.
+//
+// Without Forward these are all with FIN or RST that come in by a member of the
+// flowtable, before the flowtable takes them. It is for kernels whose flowtable
+// hides them from conntrack (Features.ClosingState). Each packet of these devices
+// pays for the look: on Linux 7.2 some 320 instructions for UDP, 490 for TCP.
+//
+// With Forward it is the forward chain that logs them. It is for the other kernels,
+// which send them there, and offloaded packets pay nothing. Conntrack has not followed
+// the sequence numbers of an offloaded connection and often does not take its RST for
+// valid; and it takes a FIN that is sent again for that of the other side
+// (nf_conntrack_proto_tcp.c).
 //
 // A packet inside PPPoE is not seen on the device that carries the session:
 // an inet ingress chain passes what is neither IPv4 nor IPv6
 // (nft_chain_filter.c, nft_do_chain_inet_ingress).
 type Tap struct {
-	Group uint16 // NFLOG group (nfnetlink_log) that the packets are sent to
+	Group   uint16 // NFLOG group (nfnetlink_log) that the packets are sent to
+	Forward bool   // in the forward chain only
 }
 
-// A chain is one wanted base chain. All are of type filter and accept.
+// A chain is one wanted chain: a base chain, of type filter, that accepts; or a
+// regular one.
 type chain struct {
 	name     string
+	regular  bool   // has no hook: the next three are not used
 	hook     uint32 // NF_INET_*
 	priority int32
 	devices  []string // of the ingress hook, sorted
@@ -115,52 +147,111 @@ func (r Ruleset) devices() []string {
 
 // counters returns the names of the wanted counters, in the order of their text.
 func (r Ruleset) counters() []string {
-	if r.Offload {
-		return []string{slowPath}
+	counters := []string{slowPath}
+	if !r.Offload {
+		counters = append(counters, offloadable)
 	}
-	return []string{slowPath, offloadable}
+	if r.PerSource > 0 {
+		counters = append(counters, overQuota)
+	}
+	return counters
 }
 
 // chains returns the wanted chains, in the order of their text.
 func (r Ruleset) chains() []chain {
 	chains := []chain{r.forward()}
-	if devices := r.devices(); r.Tap != nil && len(devices) > 0 {
+	if c := r.arrival(); len(c.rules) > 0 {
+		chains = append(chains, c)
+	}
+	if devices := r.devices(); r.Tap != nil && !r.Tap.Forward && len(devices) > 0 {
 		chains = append(chains, chain{
 			name:     tapName,
 			hook:     inetIngress,
 			priority: tapPriority,
 			devices:  devices,
-			rules:    []rule{{tcpFinOrRst(), logTo(r.Tap.Group)}},
+			rules:    []rule{closings(r.Tap)},
 		})
 	}
 	return chains
 }
 
-// forward returns the chain that counts the slow path and fills the flowtable.
-//
-// Its second rule begins with what is cheap and mostly false for packets that
-// stay: the state, which also keeps out UDP that was never answered (a bare
-// "flow add" offloads that too), then the number of packets. The protocol comes
-// last: it only keeps GRE out, costs a set lookup, and is reached about once in
-// the life of a flow.
-//
-// Without offload the same rule counts what it would have offloaded. Either form
-// refers to ct, without which conntrack tracks nothing in this namespace.
+// forward returns the chain that counts the slow path and fills the flowtable. What
+// concerns only the first packet of a connection is in a chain of its own, reached by
+// the last rule: most packets have a state that sends them elsewhere before.
 func (r Ruleset) forward() chain {
-	fill := rule{ctEstablished()}
+	c := chain{name: forwardName, hook: unix.NF_INET_FORWARD, priority: forwardPriority}
+	if r.Offload && r.Tap != nil && r.Tap.Forward {
+		c.rules = append(c.rules, closings(r.Tap))
+	}
+	c.rules = append(c.rules, rule{countIn(slowPath)})
+	c.rules = append(c.rules, r.fill()...)
+	if len(r.arrival().rules) > 0 {
+		c.rules = append(c.rules, rule{ctUnconfirmed(), verdict(goes, arrivalName)})
+	}
+	return c
+}
+
+// closings returns the rule of a tap.
+func closings(t *Tap) rule { return rule{tcpFlags("fin,rst", tcpFin|tcpRst), logTo(t.Group)} }
+
+// fill returns the rules that fill the flowtable.
+//
+// They begin with what is cheap and mostly false for packets that stay: the state,
+// which also keeps out UDP that was never answered (a bare "flow add" offloads that
+// too), then the number of packets. The protocol comes last: it only keeps GRE out,
+// costs a set lookup, and is reached about once in the life of a flow. Where some
+// services are never offloaded there is a rule for each protocol instead, and the set
+// lookup is among their ports.
+//
+// Without offload the same rules count what they would have offloaded. Any form
+// refers to ct, without which conntrack tracks nothing in this namespace.
+func (r Ruleset) fill() []rule {
+	match := rule{ctEstablished()}
 	if r.AfterPackets > 1 {
-		fill = append(fill, ctPackets(r.AfterPackets))
+		match = append(match, ctPackets(r.AfterPackets))
 	}
-	fill = append(fill, tcpOrUDP())
+	action := countIn(offloadable)
 	if r.Offload {
-		fill = append(fill, flowAdd(flowtableName))
-	} else {
-		fill = append(fill, countIn(offloadable))
+		action = flowAdd(flowtableName)
 	}
-	return chain{
-		name:     forwardName,
-		hook:     unix.NF_INET_FORWARD,
-		priority: forwardPriority,
-		rules:    []rule{{countIn(slowPath)}, fill},
+	var rules []rule
+	always := true
+	for _, p := range offloaded {
+		ports, all := r.never(p)
+		always = always && len(ports) == 0
+		switch fill := append(slices.Clone(match), l4proto(p)); {
+		case all:
+		case len(ports) > 0:
+			rules = append(rules, append(fill, notToPorts(neverName(p)), action))
+		default:
+			rules = append(rules, append(fill, action))
+		}
 	}
+	switch {
+	case always:
+		return []rule{append(match, tcpOrUDP(), action)}
+	case len(rules) == 0:
+		return []rule{{ctEstablished()}} // for conntrack's sake only
+	}
+	return rules
+}
+
+// arrival returns the chain that sees the first packet of each connection, or one
+// without rules if that is nobody's concern.
+//
+// Only the first packet may enter the quota's sets: the kernel expects to see no
+// connection twice there (nf_conncount.c, __nf_conncount_add), and before Linux 6.19
+// counts one again whose packets come within one tick, and looks through the whole
+// list of its source for each.
+func (r Ruleset) arrival() chain {
+	c := chain{name: arrivalName, regular: true}
+	if n := r.PerSource; n > 0 {
+		c.rules = append(c.rules,
+			rule{overQuota4(r.quotaName("4"), n), countIn(overQuota), verdict(drops, "")},
+			rule{overQuota6(r.quotaName("6"), n), countIn(overQuota), verdict(drops, "")})
+	}
+	for _, t := range r.Timeouts.all() {
+		c.rules = append(c.rules, t.rule())
+	}
+	return c
 }

@@ -13,13 +13,21 @@ import (
 //
 //	nft -s list table inet flowd
 //
-// It is also what nft -f loads. Only device names that nft would not read without
-// quotes are quoted, which its listing does not do. The rules' stamps are not in it: they are told by
-// the kernel, and not by nft.
+// lists a new table; in one that was changed the same things may come in another
+// order. It is also what nft -f loads. Only device names that nft would not read
+// without quotes are quoted, which its listing does not do, and timeouts are seconds,
+// without the units that later versions of nft list. The rules' stamps are not in it:
+// they are told by the kernel, and not by nft.
 func (r Ruleset) String() string {
 	var parts []string
 	for _, name := range r.counters() {
 		parts = append(parts, "\tcounter "+name+" {\n\t}\n")
+	}
+	for _, t := range r.Timeouts.all() {
+		parts = append(parts, t.String())
+	}
+	for _, s := range r.sets() {
+		parts = append(parts, s.String())
 	}
 	if r.Offload {
 		parts = append(parts, flowtableText(r.devices()))
@@ -41,17 +49,29 @@ func flowtableText(devices []string) string {
 	return b.String()
 }
 
+func (t timeout) String() string {
+	var values []string
+	for _, v := range t.shown() {
+		values = append(values, fmt.Sprintf("%s : %d", v.text, v.seconds))
+	}
+	return fmt.Sprintf("\tct timeout %s {\n\t\tprotocol %s\n\t\tl3proto inet\n\t\tpolicy = { %s }\n\t}\n",
+		t.name, t.proto, strings.Join(values, ", "))
+}
+
 func (c chain) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\tchain %s {\n\t\ttype filter hook %s", c.name, hookText(c.hook))
-	switch len(c.devices) {
-	case 0:
-	case 1:
-		fmt.Fprintf(&b, " device \"%s\"", c.devices[0])
-	default:
-		fmt.Fprintf(&b, " devices = %s", listText(c.devices))
+	fmt.Fprintf(&b, "\tchain %s {\n", c.name)
+	if !c.regular {
+		fmt.Fprintf(&b, "\t\ttype filter hook %s", hookText(c.hook))
+		switch len(c.devices) {
+		case 0:
+		case 1:
+			fmt.Fprintf(&b, " device \"%s\"", c.devices[0])
+		default:
+			fmt.Fprintf(&b, " devices = %s", listText(c.devices))
+		}
+		fmt.Fprintf(&b, " priority %s; policy accept;\n", priorityText(c.priority))
 	}
-	fmt.Fprintf(&b, " priority %s; policy accept;\n", priorityText(c.priority))
 	for _, r := range c.rules {
 		fmt.Fprintf(&b, "\t\t%s\n", r)
 	}

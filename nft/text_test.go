@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"flowd/flow"
 	"pgregory.net/rapid"
 )
 
@@ -27,7 +28,63 @@ var goldens = map[string]Ruleset{
 	"tap-one":      {Offload: true, Devices: []string{"wan0"}, Tap: &Tap{}},
 	"tap-two":      {Offload: true, Devices: []string{"wan0", "lan0"}, AfterPackets: 3, Tap: &Tap{Group: 5}},
 	"tap-max-name": {Offload: true, Devices: []string{"wl-ap_1", "en.p3s0f1np1v14"}, Tap: &Tap{Group: 1<<16 - 1}},
+	"tap-forward":  {Offload: true, Devices: []string{"wan0", "lan0"}, Tap: &Tap{Group: 5, Forward: true}},
+
+	"off-never":     {AfterPackets: 20, NeverOffload: services},
+	"off-never-all": {NeverOffload: []Service{{Proto: flow.UDP}, {Proto: flow.TCP, Port: 22}, {Proto: flow.TCP}}},
+	"off-quota":     {PerSource: 3},
+	"off-timeouts":  {Timeouts: timeouts},
+	"off-all":       {NeverOffload: services, PerSource: 1<<32 - 1, Timeouts: timeouts},
+	"never-udp":     {Offload: true, Devices: []string{"lan0", "wan0"}, NeverOffload: []Service{{Proto: flow.UDP}}},
+	"all-ingress": {
+		Offload: true, Devices: []string{"lan0", "wan0"}, AfterPackets: 20, Tap: &Tap{Group: 5},
+		NeverOffload: services, PerSource: 1000, Timeouts: timeouts,
+	},
+	"all-forward": {
+		Offload: true, Devices: []string{"lan0", "wan0"}, AfterPackets: 20, Tap: &Tap{Group: 5, Forward: true},
+		NeverOffload: []Service{{Proto: flow.UDP, Port: 53}}, PerSource: 500, Timeouts: shortTimeouts,
+	},
 }
+
+// services and what follows are much of what a router may want.
+var (
+	services = []Service{
+		{Proto: flow.UDP, Port: 123},
+		{Proto: flow.UDP, Port: 53},
+		{Proto: flow.TCP, Port: 53},
+		{Proto: flow.UDP, Port: 53},
+		{Proto: flow.GRE},
+	}
+	timeouts = &Timeouts{
+		UDP: UDPTimeouts{Unreplied: 30, Replied: 180},
+		TCP: TCPTimeouts{Handshake: 30, Established: 7440, HalfClosed: 900},
+		Ports: []PortTimeout{
+			{Proto: flow.UDP, Port: 500, Idle: 3600},
+			{Proto: flow.UDP, Port: 53, Idle: 5},
+			{Proto: flow.UDP, Port: 123, Idle: 5},
+			{Proto: flow.UDP, Port: 53, Idle: 7},
+			{Proto: flow.UDP, Port: 99, Idle: 180},
+			{Proto: flow.TCP, Port: 22, Idle: 86400},
+			{Proto: flow.TCP, Port: 23, Idle: 1<<32 - 1},
+			{Proto: flow.GRE, Port: 1, Idle: 5},
+		},
+	}
+	shortTimeouts = &Timeouts{
+		UDP: UDPTimeouts{Unreplied: 10, Replied: 60},
+		TCP: TCPTimeouts{Handshake: 120, HalfClosed: 60},
+		Ports: []PortTimeout{
+			{Proto: flow.UDP, Port: 53, Idle: 5},
+			{Proto: flow.TCP, Idle: 180},
+			{Proto: flow.UDP, Port: 1, Idle: 20},
+			{Proto: flow.UDP, Port: 7, Idle: 20},
+			{Proto: flow.UDP, Port: 9, Idle: 20},
+			{Proto: flow.UDP, Port: 13, Idle: 20},
+			{Proto: flow.UDP, Port: 17, Idle: 20},
+			{Proto: flow.UDP, Port: 65535, Idle: 20},
+			{Proto: flow.UDP, Port: 19, Idle: 0},
+		},
+	}
+)
 
 func golden(name string) string { return filepath.Join("testdata", name+".nft") }
 
