@@ -24,13 +24,22 @@ func toFlow(f *flow.Flow, c clock) *flowdv1.Flow {
 		BytesOrig: f.Bytes[0], BytesReply: f.Bytes[1],
 		StartNs: f.Start, SeenNs: f.Seen + c.shift,
 		TcpState: uint32(f.TCP), Status: uint32(f.Status),
+		LifetimeS: wholeSeconds(f.Lifetime + second/2), OwnLifetime: f.Own,
 	}
+	left := wholeSeconds(f.Seen + f.Lifetime - c.now + second - 1)
+	m.ExpiresS = &left
 	if f.Expires != 0 {
-		left := uint32(max(0, int64(f.Expires)-c.now/1e9))
-		m.ExpiresS = &left
+		left := wholeSeconds(int64(f.Expires)*second - c.now + second - 1)
+		m.KernelExpiresS = &left
 	}
 	return m
 }
+
+// second is one in the table's time.
+const second = int64(1e9)
+
+// wholeSeconds rounds a time span in ns down, and one before 0 to 0.
+func wholeSeconds(ns int64) uint32 { return uint32(min(max(0, ns/second), math.MaxUint32)) }
 
 func toTuple(k *flow.Key) *flowdv1.Tuple {
 	return &flowdv1.Tuple{
@@ -52,10 +61,14 @@ func toLabels(bits *[16]byte) []uint32 {
 }
 
 func toChange(c *flow.Change, shift int64) *flowdv1.Change {
-	return &flowdv1.Change{
+	m := &flowdv1.Change{
 		Seq: c.Seq, TimeNs: c.Time + shift, Event: c.Kind.String(), Reason: c.Reason.String(),
 		Flow: toFlow(&c.Flow, clock{c.Time, shift}),
 	}
+	if c.Kind.Ends() {
+		m.Flow.ExpiresS, m.Flow.KernelExpiresS = nil, nil
+	}
+	return m
 }
 
 // fromFilter checks a filter and returns it as the table understands it.

@@ -17,9 +17,9 @@ import (
 func TestToFlow(t *testing.T) {
 	f := flow.Flow{
 		Orig: tuple(flow.TCP, "10.0.0.5:1000", "192.0.2.1:80", 3), Reply: tuple(flow.TCP, "172.16.0.9:8080", "192.0.2.254:2000", 4),
-		Labels: [16]byte{0: 0x81, 15: 0x80}, Packets: [2]uint64{1, 2}, Bytes: [2]uint64{3, 4}, Start: 5, Seen: 6, ID: 7,
+		Labels: [16]byte{0: 0x81, 15: 0x80}, Packets: [2]uint64{1, 2}, Bytes: [2]uint64{3, 4}, Start: 5, Seen: 90e9 + 6, ID: 7,
 		Status: flow.StatusOffload | flow.StatusHWOffload, Mark: 8, Expires: 109, TCP: flow.TCPFinWait,
-		State: flow.StateClosing, Candidate: true,
+		State: flow.StateClosing, Candidate: true, Lifetime: 12.5e9, Own: true,
 	}
 	want := &flowdv1.Flow{
 		Protocol: 6,
@@ -27,7 +27,8 @@ func TestToFlow(t *testing.T) {
 		Reply:    &flowdv1.Tuple{Src: []byte{172, 16, 0, 9}, Dst: []byte{192, 0, 2, 254}, Sport: 8080, Dport: 2000, Zone: 4},
 		Id:       7, State: flowdv1.State_STATE_CLOSING, Offload: flowdv1.Offload_OFFLOAD_HARDWARE, Candidate: true,
 		Mark: 8, Labels: []uint32{0, 7, 127}, PacketsOrig: 1, PacketsReply: 2, BytesOrig: 3, BytesReply: 4,
-		StartNs: 5, SeenNs: 6, ExpiresS: proto.Uint32(9), TcpState: 4, Status: 0xc000,
+		StartNs: 5, SeenNs: 90e9 + 6, ExpiresS: proto.Uint32(3), LifetimeS: 13, OwnLifetime: true, KernelExpiresS: proto.Uint32(9),
+		TcpState: 4, Status: 0xc000,
 	}
 	got := toFlow(&f, clock{now: 100e9})
 	if !proto.Equal(got, want) {
@@ -42,7 +43,32 @@ func TestToFlow(t *testing.T) {
 	}
 }
 
+// What is left of a flow's life is rounded up, and given while it lives.
 func TestToFlowExpires(t *testing.T) {
+	for _, tc := range []struct {
+		lifetime, seen, now int64
+		want                uint32
+	}{
+		{180e9, 100e9, 100e9, 180},
+		{180e9, 100e9, 100e9 + 1, 180},
+		{180e9, 100e9, 101e9, 179},
+		{180e9, 100e9, 280e9 - 1, 1},
+		{180e9, 100e9, 280e9, 0},
+		{180e9, 100e9, 300e9, 0},
+		{180e9, 101e9, 100e9, 181},
+	} {
+		got := toFlow(&flow.Flow{Lifetime: tc.lifetime, Seen: tc.seen}, clock{now: tc.now, shift: 5e9})
+		if got.ExpiresS == nil || *got.ExpiresS != tc.want || got.LifetimeS != uint32(tc.lifetime/1e9) {
+			t.Errorf("%+v: expires in %v of %d s", tc, got.ExpiresS, got.LifetimeS)
+		}
+		ended := toChange(&flow.Change{Kind: flow.Recycled, Time: tc.now, Flow: flow.Flow{Seen: tc.seen, Expires: 1}}, 0).Flow
+		if ended.ExpiresS != nil || ended.KernelExpiresS != nil {
+			t.Errorf("%+v: has ended, and expires in %v, in the kernel in %v", tc, ended.ExpiresS, ended.KernelExpiresS)
+		}
+	}
+}
+
+func TestToFlowKernelExpires(t *testing.T) {
 	for _, tc := range []struct {
 		expires uint32
 		now     int64
@@ -54,7 +80,7 @@ func TestToFlowExpires(t *testing.T) {
 		{101, 100e9, proto.Uint32(1)},
 		{math.MaxUint32, 0, proto.Uint32(math.MaxUint32)},
 	} {
-		got := toFlow(&flow.Flow{Expires: tc.expires}, clock{now: tc.now}).ExpiresS
+		got := toFlow(&flow.Flow{Expires: tc.expires}, clock{now: tc.now}).KernelExpiresS
 		if (got == nil) != (tc.want == nil) || got != nil && *got != *tc.want {
 			t.Errorf("expires at %d, now %d: %v, want %v", tc.expires, tc.now, got, tc.want)
 		}

@@ -70,8 +70,14 @@ func TestErrors(t *testing.T) {
 	} {
 		_, err := c.GetFlow(t.Context(), &flowdv1.GetFlowRequest{Filter: q.q})
 		tell("get: "+q.name, err)
+		_, err = c.UpdateFlow(t.Context(), &flowdv1.UpdateFlowRequest{Filter: q.q, LifetimeS: proto.Uint32(60)})
+		tell("update: "+q.name, err)
 	}
-	_, err := c.EvictFlows(t.Context(), &flowdv1.EvictFlowsRequest{})
+	_, err := c.UpdateFlow(t.Context(), &flowdv1.UpdateFlowRequest{Filter: named(twoZones()[0].Orig)})
+	tell("update: nothing", err)
+	_, err = c.UpdateFlow(t.Context(), &flowdv1.UpdateFlowRequest{Filter: whole(), LifetimeS: proto.Uint32(maxLifetime + 1)})
+	tell("update: too long", err)
+	_, err = c.EvictFlows(t.Context(), &flowdv1.EvictFlowsRequest{})
 	tell("evict: no filter", err)
 	_, err = c.EvictFlows(t.Context(), &flowdv1.EvictFlowsRequest{Filter: &flowdv1.Filter{}})
 	tell("evict: empty filter", err)
@@ -88,6 +94,7 @@ func TestEveryCallChecksItsFilter(t *testing.T) {
 	c, _ := serve(t, 64, many(1, 1)...)
 	for _, bad := range badFilters {
 		_, want := c.GetFlow(t.Context(), &flowdv1.GetFlowRequest{Filter: bad.q})
+		_, update := c.UpdateFlow(t.Context(), &flowdv1.UpdateFlowRequest{Filter: bad.q, LifetimeS: proto.Uint32(1)})
 		_, evict := c.EvictFlows(t.Context(), &flowdv1.EvictFlowsRequest{Filter: bad.q, All: true})
 		s, err := c.ListFlows(t.Context(), &flowdv1.ListFlowsRequest{Filter: bad.q})
 		if err != nil {
@@ -95,7 +102,7 @@ func TestEveryCallChecksItsFilter(t *testing.T) {
 		}
 		_, listed := s.Recv()
 		for call, err := range map[string]error{
-			"EvictFlows": evict, "ListFlows": listed, "Watch": firstError(t, c, &flowdv1.WatchRequest{Filter: bad.q}),
+			"UpdateFlow": update, "EvictFlows": evict, "ListFlows": listed, "Watch": firstError(t, c, &flowdv1.WatchRequest{Filter: bad.q}),
 		} {
 			if err == nil || err.Error() != want.Error() {
 				t.Errorf("%s: %s: %v, want %v", bad.name, call, err, want)

@@ -42,6 +42,9 @@ type Backend interface {
 	// Evict asks for the deletion of these connections and returns how many were
 	// still there; their ends follow in the journal.
 	Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) (int, error)
+	// SetLifetime gives these connections a lifetime of their own, in seconds, or
+	// with 0 back to the policy, and returns how many were still there.
+	SetLifetime(flows []flow.Flow, seconds uint32) int
 	Status() *flowdv1.Status
 	// Ruleset is the ruleset in force, in nft syntax.
 	Ruleset() string
@@ -104,7 +107,24 @@ func (s *Server) ListFlows(req *flowdv1.ListFlowsRequest, out grpc.ServerStreami
 
 // GetFlow implements flowdv1.FlowdServer.
 func (s *Server) GetFlow(ctx context.Context, req *flowdv1.GetFlowRequest) (*flowdv1.Flow, error) {
-	q, err := fromFilter(req.Filter)
+	q, err := fromSingle(req.Filter)
+	if err != nil {
+		return nil, err
+	}
+	flows, err := s.match(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	f, err := single(flows)
+	if err != nil {
+		return nil, err
+	}
+	return toFlow(f, s.clock()), nil
+}
+
+// fromSingle is fromFilter for one that must name a flow.
+func fromSingle(m *flowdv1.Filter) (*flow.Filter, error) {
+	q, err := fromFilter(m)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -112,19 +132,23 @@ func (s *Server) GetFlow(ctx context.Context, req *flowdv1.GetFlowRequest) (*flo
 		return nil, status.Error(codes.InvalidArgument,
 			"one flow is named by protocol, source, destination and both ports, or by its conntrack id; to see many, list them")
 	}
-	flows, err := s.match(ctx, q)
-	switch {
-	case err != nil:
-		return nil, err
-	case len(flows) == 0:
-		return nil, status.Error(codes.NotFound, "no such flow; list the flows to see which there are")
-	case len(flows) > 1:
-		return nil, status.Errorf(codes.FailedPrecondition,
-			"%d flows match, the first two in zones %d and %d with ids %d and %d: name the zone or the id",
-			len(flows), flows[0].Orig.Zone, flows[1].Orig.Zone, flows[0].ID, flows[1].ID)
-	}
-	return toFlow(&flows[0], s.clock()), nil
+	return q, nil
 }
+
+// single returns the only one of the flows that a filter selects.
+func single(flows []flow.Flow) (*flow.Flow, error) {
+	switch len(flows) {
+	case 0:
+		return nil, errNoFlow
+	case 1:
+		return &flows[0], nil
+	}
+	return nil, status.Errorf(codes.FailedPrecondition,
+		"%d flows match, the first two in zones %d and %d with ids %d and %d: name the zone or the id",
+		len(flows), flows[0].Orig.Zone, flows[1].Orig.Zone, flows[0].ID, flows[1].ID)
+}
+
+var errNoFlow = status.Error(codes.NotFound, "no such flow; list the flows to see which there are")
 
 func (s *Server) clock() clock {
 	now := s.backend.Now()
@@ -136,13 +160,18 @@ func (s *Server) match(ctx context.Context, q *flow.Filter) ([]flow.Flow, error)
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
+	return s.scan(q), nil
+}
+
+// scan looks the table through for the flows that a filter selects.
+func (s *Server) scan(q *flow.Filter) []flow.Flow {
 	var flows []flow.Flow
 	for f := range s.backend.Table().All() {
 		if q.Match(f) {
 			flows = append(flows, *f)
 		}
 	}
-	return flows, nil
+	return flows
 }
 
 func (s *Server) refresh(ctx context.Context) error {

@@ -20,6 +20,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// ageing has flows live for minutes.
+type ageing struct{}
+
+func (ageing) Lifetime(flow.Proto, uint16, flow.State) int64 { return int64(3 * time.Minute) }
+
 // world is a backend: an engine, and a kernel whose connections a test makes.
 type world struct {
 	*engine.Engine
@@ -41,10 +46,10 @@ func (w *world) Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) (
 }
 
 // start runs an engine with a journal of the given size until the test ends.
-func start(t *testing.T, journal int) *world {
+func start(t testing.TB, journal int) *world {
 	t.Helper()
 	k := &kernel{entries: map[flow.Key]flow.Event{}, wake: make(chan struct{}, 1)}
-	w := &world{Engine: engine.New(engine.Config{Closing: 5 * time.Second}, k, journal), kernel: k}
+	w := &world{Engine: engine.New(engine.Config{Ageing: ageing{}, Timers: flow.DefaultTimers}, k, journal), kernel: k}
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	events := make(chan []flow.Event)
@@ -95,7 +100,7 @@ func serve(t *testing.T, journal int, flows ...flow.Event) (flowdv1.FlowdClient,
 }
 
 // settle waits until the table shows all that the kernel did so far.
-func (w *world) settle(t *testing.T) {
+func (w *world) settle(t testing.TB) {
 	t.Helper()
 	if err := w.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -181,16 +186,29 @@ func (k *kernel) destroy(origs ...flow.Key) {
 	k.emit(events)
 }
 
-// Submit implements engine.Kernel: connections that are to be removed are.
+// Submit implements engine.Kernel: connections that are to be read or removed are.
 func (k *kernel) Submit(actions []flow.Action) {
 	var origs []flow.Key
 	for _, a := range actions {
-		if k.has(a) && a.Verb == flow.Remove {
+		switch {
+		case !k.has(a):
+		case a.Verb == flow.Remove:
 			origs = append(origs, a.Orig)
+		case a.Verb == flow.Read:
+			k.answer(a.Orig)
 		}
 	}
 	if len(origs) > 0 {
 		k.destroy(origs...)
+	}
+}
+
+func (k *kernel) answer(orig flow.Key) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ev, ok := k.entries[orig]; ok {
+		ev.Kind = flow.Answer
+		k.emit([]flow.Event{ev})
 	}
 }
 

@@ -98,6 +98,11 @@ func decode(ev *flow.Event, msg []byte) error {
 	default:
 		ev.Kind = flow.Update
 	}
+	if binary.NativeEndian.Uint32(msg[12:]) != 0 {
+		// The port of who has asked for the change (ctnetlink_conntrack_event). What
+		// a packet changes comes from nobody.
+		ev.Has |= flow.Commanded
+	}
 	family := flow.Family(msg[nlmsgHdrLen])
 	if family != flow.IPv4 && family != flow.IPv6 {
 		return errMalformed

@@ -66,19 +66,33 @@ func (e *encoder) u32(typ uint16, v uint32) {
 
 // action encodes a request about one entry: its original tuple, its zone and
 // its id. ctnetlink_del_conntrack refuses with ENOENT when the id is another's;
-// ctnetlink_get_conntrack does not look at it, so its answer must be compared.
+// ctnetlink_get_conntrack does not look at it, so its answer must be compared;
+// nor does ctnetlink_new_conntrack, which Extend uses: it may give the next
+// connection on the tuple more time, until that has a packet.
 func (e *encoder) action(a *flow.Action, seq uint32) {
-	typ, flags := uint16(msgDelete), uint16(unix.NLM_F_ACK)
-	if a.Verb == flow.Read {
-		typ = msgGet
-	}
-	e.open(typ, flags, seq, a.Orig.Family)
+	types := [...]uint16{flow.Read: msgGet, flow.Extend: msgNew, flow.Remove: msgDelete}
+	e.open(types[a.Verb], unix.NLM_F_ACK, seq, a.Orig.Family)
 	e.tuple(ctaTupleOrig, &a.Orig)
 	if a.Orig.Zone != 0 {
 		e.u16(ctaZone, a.Orig.Zone)
 	}
 	e.u32(ctaID, a.ID)
+	if a.Verb == flow.Extend {
+		e.u32(ctaTimeout, a.Timeout)
+		if a.Reopen {
+			e.reopen()
+		}
+	}
 	e.close()
+}
+
+// reopen has conntrack take a TCP connection for one that one side has closed.
+func (e *encoder) reopen() {
+	info := e.nest(ctaProtoinfo)
+	tcp := e.nest(ctaProtoinfoTCP)
+	e.u8(ctaProtoinfoTCPState, uint8(flow.TCPCloseWait))
+	e.unnest(tcp)
+	e.unnest(info)
 }
 
 func (e *encoder) tuple(typ uint16, k *flow.Key) {

@@ -197,6 +197,11 @@ func dumpAll(t *testing.T, space *testenv.Namespace) [][]byte {
 	return msgs
 }
 
+// anHour is a life that no test sees the end of.
+type anHour struct{}
+
+func (anHour) Lifetime(flow.Proto, uint16, flow.State) int64 { return int64(time.Hour) }
+
 // follower is a Reader with a table behind it, as the engine is.
 type follower struct {
 	reader *Reader
@@ -206,7 +211,7 @@ type follower struct {
 
 func follow(t *testing.T, space *testenv.Namespace, cfg ReaderConfig) *follower {
 	t.Helper()
-	f := &follower{table: flow.NewTable(), synced: make(chan uint32, 100)}
+	f := &follower{table: flow.NewTable(anHour{}, flow.DefaultTimers), synced: make(chan uint32, 100)}
 	err := space.Do(func() (err error) {
 		f.reader, err = NewReader(cfg)
 		return err

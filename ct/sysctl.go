@@ -25,6 +25,17 @@ var Needed = []Sysctl{
 	{"nf_conntrack_timestamp", 1, "start and duration of flows"},
 }
 
+// Timeouts are the settings by which the kernel itself ends what is idle: a flow that
+// comes back from the flowtable gets these, and no timeout object's
+// (flow_offload_fixup_ct). tcp and udp are in seconds.
+func Timeouts(tcp, udp uint32) []Sysctl {
+	const why = "idle flows that come back from the flowtable end in time, with or without flowd"
+	return []Sysctl{
+		{"nf_conntrack_tcp_timeout_established", int(tcp), why},
+		{"nf_conntrack_udp_timeout_stream", int(udp), why},
+	}
+}
+
 // SysctlChange tells what Ensure found and did.
 type SysctlChange struct {
 	Sysctl

@@ -26,7 +26,8 @@ type WriterStats struct {
 
 // Writer sends requests about single entries to the kernel. What waits is a set
 // keyed by connection, so that a slow kernel merges requests instead of queueing
-// them; a Remove outweighs a Read of the same connection.
+// them: of two about the same connection the one with the higher Verb counts, and of
+// two with the same the later.
 type Writer struct {
 	sock    *socket
 	seq     uint32
@@ -34,7 +35,7 @@ type Writer struct {
 	onError func(flow.Action, error)
 
 	mu      sync.Mutex
-	pending map[connection]flow.Verb
+	pending map[connection]flow.Action
 	wake    chan struct{}
 
 	nDone, nAbsent, nFailed atomic.Uint64
@@ -63,7 +64,7 @@ func NewWriter(onError func(flow.Action, error)) (*Writer, error) {
 	}
 	return &Writer{
 		sock: sock, answers: make(chan []flow.Event, 1), onError: onError,
-		pending: make(map[connection]flow.Verb), wake: make(chan struct{}, 1),
+		pending: make(map[connection]flow.Action), wake: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -84,7 +85,9 @@ func (w *Writer) Submit(actions []flow.Action) {
 	w.mu.Lock()
 	for _, a := range actions {
 		c := connection{a.Orig, a.ID}
-		w.pending[c] = max(w.pending[c], a.Verb)
+		if a.Verb >= w.pending[c].Verb {
+			w.pending[c] = a
+		}
 	}
 	w.mu.Unlock()
 	select {
@@ -96,11 +99,11 @@ func (w *Writer) Submit(actions []flow.Action) {
 func (w *Writer) take(dst []flow.Action) []flow.Action {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for c, verb := range w.pending {
+	for c, a := range w.pending {
 		if len(dst) == cap(dst) {
 			break
 		}
-		dst = append(dst, flow.Action{Verb: verb, Orig: c.orig, ID: c.id})
+		dst = append(dst, a)
 		delete(w.pending, c)
 	}
 	return dst

@@ -138,3 +138,40 @@ func TestWriterMerges(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestWriterExtends gives entries more time: no packet is seen in that, and a TCP
+// connection that is reopened is half-closed.
+func TestWriterExtends(t *testing.T) {
+	lab := testenv.Up(t, testenv.NAT)
+	conntrackOn(t, lab)
+	f := follow(t, lab.Router, ReaderConfig{})
+	w := write(t, lab.Router)
+	mixedTraffic(t, lab)
+	f.refresh()
+	before := map[uint32]flow.Flow{}
+	var extend []flow.Action
+	const timeout = 77_777
+	for e := range f.table.All() {
+		before[e.ID] = *e
+		extend = append(extend, flow.Action{Verb: flow.Extend, Orig: e.Orig, ID: e.ID, Timeout: timeout, Reopen: e.Orig.Proto == flow.TCP})
+	}
+	testenv.Eventually(t, 10*time.Second, func() error {
+		w.Submit(extend) // a late acknowledgement may have undone it
+		f.refresh()
+		for e := range f.table.All() {
+			left := int64(e.Expires) - time.Now().Unix()
+			if left > timeout || left < timeout-60 {
+				return fmt.Errorf("%v expires in %d s, not %d", e.Orig, left, timeout)
+			}
+			if e.Orig.Proto == flow.TCP && e.State != flow.StateClosing {
+				return fmt.Errorf("%v is %v, not reopened", e.Orig, e.State)
+			}
+		}
+		return nil
+	})
+	for e := range f.table.All() {
+		if was := before[e.ID]; e.Packets == was.Packets && e.Seen != was.Seen {
+			t.Errorf("%v: a change that was asked for is taken for a packet: seen %d ns later", e.Orig, e.Seen-was.Seen)
+		}
+	}
+}

@@ -5,7 +5,15 @@ import (
 	"sync"
 
 	"flowd/flow"
+	"flowd/policy"
 )
+
+// defaults are the lifetimes of a flowd without configuration, and the kernel's timers
+// as it sets them then.
+func defaults() Config {
+	timers := flow.KernelTimers{FlowTCP: 30, FlowUDP: 30, Established: 7440, UDPStream: 180, UDP: 30}
+	return Config{Ageing: policy.Default().Ageing.Lifetimes(), Timers: timers}
+}
 
 // kernelStub keeps what the engine asks for.
 type kernelStub struct {

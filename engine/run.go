@@ -10,7 +10,7 @@ import (
 )
 
 // tick is how often the engine looks at what is due when nothing else happens.
-const tick = 250 * time.Millisecond
+const tick = 125 * time.Millisecond
 
 // Sources are the streams that feed the engine. Each may be nil.
 type Sources struct {
@@ -25,6 +25,14 @@ type Sources struct {
 func (e *Engine) Run(ctx context.Context, src Sources) error {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	atOnce := make(chan struct{})
+	close(atOnce)
+	var more chan struct{} // atOnce while more flows are due than one step looks at
+	step := func(batch []flow.Event) {
+		if more = nil; e.step(batch) {
+			more = atOnce
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -36,7 +44,7 @@ func (e *Engine) Run(ctx context.Context, src Sources) error {
 				}
 				return errors.New("engine: the stream of conntrack events ended")
 			}
-			e.step(batch)
+			step(batch)
 			if src.Recycle != nil {
 				src.Recycle(batch)
 			}
@@ -44,22 +52,29 @@ func (e *Engine) Run(ctx context.Context, src Sources) error {
 			if !ok {
 				src.Answers = nil
 			}
-			e.step(batch)
+			step(batch)
 		case batch, ok := <-src.Sightings:
 			if !ok {
 				src.Sightings = nil
 			}
-			e.step(batch)
+			step(batch)
 		case <-ticker.C:
-			e.step(nil)
+			step(nil)
+		case <-more:
+			step(nil)
 		case c := <-e.commands:
-			c.found <- e.evict(c)
+			n := e.evict(c)
+			step(nil)
+			c.found <- n
 		}
 	}
 }
 
-func (e *Engine) step(batch []flow.Event) {
-	e.kernel.Submit(e.Step(batch, e.Now()))
+// step reports whether there is more to do at once.
+func (e *Engine) step(batch []flow.Event) bool {
+	actions, more := e.Step(batch, e.Now())
+	e.kernel.Submit(actions)
+	return more
 }
 
 // evict is a command: end these connections.
@@ -69,9 +84,8 @@ type evict struct {
 	found chan int
 }
 
-// Evict has the kernel delete these very connections, known by tuple and id, and
-// returns how many of them were still there. Their ends follow in the journal
-// and carry the reason.
+// Evict has the kernel delete these very connections, and returns how many of them
+// were still there. Their ends follow in the journal and carry the reason.
 func (e *Engine) Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) (int, error) {
 	c := evict{flows: flows, why: why, found: make(chan int, 1)}
 	select {
@@ -83,16 +97,24 @@ func (e *Engine) Evict(ctx context.Context, flows []flow.Flow, why flow.Reason) 
 }
 
 func (e *Engine) evict(c evict) int {
-	e.actions = e.actions[:0]
-	now := e.Now()
 	n := 0
 	for i := range c.flows {
-		if f := &c.flows[i]; e.table.Delete(f.Orig, f.ID, c.why) {
-			e.remove(f.Orig, f.ID, now)
+		if e.table.Delete(c.flows[i].Handle, c.why, e.Now()) {
 			n++
 		}
 	}
-	e.kernel.Submit(e.actions)
+	return n
+}
+
+// SetLifetime gives these very connections a lifetime of their own, in seconds; 0
+// gives them back to the policy. It returns how many of them were still there.
+func (e *Engine) SetLifetime(flows []flow.Flow, seconds uint32) int {
+	n := 0
+	for i := range flows {
+		if e.table.SetLifetime(flows[i].Handle, seconds) {
+			n++
+		}
+	}
 	return n
 }
 

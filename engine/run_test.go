@@ -27,7 +27,7 @@ func run(t *testing.T, test func(r *running)) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &kernelStub{number: 1}
 		r := &running{
-			TB: t, Engine: New(Config{Closing: 5 * time.Second}, k, 1024), kernel: k,
+			TB: t, Engine: New(defaults(), k, 1024), kernel: k,
 			events: make(chan []flow.Event), answers: make(chan []flow.Event), sightings: make(chan []flow.Event),
 			ended: make(chan error, 1),
 		}
@@ -177,7 +177,8 @@ func TestWaitsEndWithTheirContext(t *testing.T) {
 func TestEvict(t *testing.T) {
 	run(t, func(r *running) {
 		r.send(r.events, about(flow.New, 1))
-		flows := []flow.Flow{{Orig: conn, ID: 1}, {Orig: conn, ID: 2}, {Orig: conn.Reverse(), ID: 9}}
+		f, _ := r.Table().Find(conn)
+		flows := []flow.Flow{f, {}, {Orig: conn, ID: 1}}
 		n, err := r.Evict(r.ctx, flows, flow.ReasonCommand)
 		if n != 1 || err != nil {
 			r.Errorf("Evict: %d, %v; want 1", n, err)
@@ -203,12 +204,16 @@ func TestTicks(t *testing.T) {
 		if got := r.kernel.take(); len(got) != 1 || got[0].Verb != flow.Read {
 			r.Fatalf("asked %v of a new candidate, want a read", got)
 		}
-		time.Sleep(5*time.Second + tick)
-		synctest.Wait()
-		if got := r.kernel.take(); len(got) != 1 || got[0].Verb != flow.Read {
-			r.Fatalf("asked %v after the closing time, want a read", got)
+		for _, wait := range []time.Duration{time.Second, 4 * time.Second} {
+			time.Sleep(wait + tick)
+			synctest.Wait()
+			if got := r.kernel.take(); len(got) != 1 || got[0].Verb != flow.Read {
+				r.Fatalf("asked %v after %v, want a read", got, wait)
+			}
+			silent := about(flow.Answer, 1)
+			silent.Has |= flow.HasCounters
+			r.send(r.answers, silent)
 		}
-		r.send(r.answers, about(flow.Sample, 1))
 		if got := r.kernel.take(); len(got) != 1 || got[0].Verb != flow.Remove {
 			r.Fatalf("asked %v of a silent candidate, want a removal", got)
 		}
@@ -252,7 +257,7 @@ func TestRunEndsWhenAllEnd(t *testing.T) {
 			stop()
 			events := make(chan []flow.Event)
 			close(events)
-			e := New(Config{}, &kernelStub{}, 8)
+			e := New(defaults(), &kernelStub{}, 8)
 			if err := e.Run(ctx, Sources{Events: events}); err != nil {
 				t.Fatal(err)
 			}
@@ -273,7 +278,7 @@ func TestRunWithoutOtherSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		events := make(chan []flow.Event)
 		ctx, stop := context.WithCancel(t.Context())
-		e := New(Config{}, &kernelStub{}, 8)
+		e := New(defaults(), &kernelStub{}, 8)
 		ended := make(chan error, 1)
 		go func() { ended <- e.Run(ctx, Sources{Events: events}) }()
 		events <- []flow.Event{about(flow.New, 1)}

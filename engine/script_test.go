@@ -65,7 +65,7 @@ func tuple(proto flow.Proto, src, dst string) (flow.Key, error) {
 
 var kinds = map[string]flow.Kind{
 	"new": flow.New, "update": flow.Update, "destroy": flow.Destroy, "sample": flow.Sample,
-	"start": flow.SyncStart, "end": flow.SyncEnd, "partial": flow.SyncEnd, "fin": flow.FIN, "rst": flow.RST,
+	"answer": flow.Answer, "start": flow.SyncStart, "end": flow.SyncEnd, "partial": flow.SyncEnd, "fin": flow.FIN, "rst": flow.RST,
 }
 
 // event reads a line such as "update a/1 tcp=established", "fin a reply" or
@@ -123,7 +123,7 @@ func number(word string, n *uint32) error {
 
 var (
 	tcpStates = map[string]flow.TCPState{
-		"syn-sent": flow.TCPSynSent, "established": flow.TCPEstablished, "fin-wait": flow.TCPFinWait,
+		"syn-sent": flow.TCPSynSent, "established": flow.TCPEstablished, "fin-wait": flow.TCPFinWait, "close-wait": flow.TCPCloseWait,
 		"last-ack": flow.TCPLastAck, "time-wait": flow.TCPTimeWait, "close": flow.TCPClose,
 	}
 	statuses = map[string]flow.Status{
@@ -173,6 +173,10 @@ func (s *script) tellChange(c *flow.Change) string {
 
 // tellAction writes a request to the kernel as one line.
 func (s *script) tellAction(a flow.Action) string {
-	verb := map[flow.Verb]string{flow.Read: "read", flow.Remove: "remove"}[a.Verb]
-	return fmt.Sprintf("> %s %s/%d", verb, s.names[a.Orig], a.ID)
+	verb := map[flow.Verb]string{flow.Read: "read", flow.Remove: "remove", flow.Extend: "extend"}[a.Verb]
+	line := fmt.Sprintf("> %s %s/%d", verb, s.names[a.Orig], a.ID)
+	if a.Verb == flow.Extend {
+		line += fmt.Sprintf(" timeout=%d reopen=%v", a.Timeout, a.Reopen)
+	}
+	return line
 }

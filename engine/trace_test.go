@@ -62,7 +62,7 @@ func retell(t *testing.T, text string) string {
 	k := &kernelStub{}
 	s := teller{
 		script: script{flows: map[string][2]flow.Key{}, names: map[flow.Key]string{}},
-		engine: New(Config{Closing: 5 * time.Second}, k, 64), kernel: k, start: time.Now(), seq: 1,
+		engine: New(defaults(), k, 64), kernel: k, start: time.Now(), seq: 1,
 	}
 	var blocks []string
 	for i, block := range strings.Split(strings.TrimSpace(text), "\n\n") {
@@ -110,7 +110,7 @@ func (s *teller) block(lines []string, step bool) error {
 		}
 	}
 	if step {
-		s.tell(s.engine.Step(events, time.Now().UnixNano()))
+		s.step(events)
 	}
 	return nil
 }
@@ -136,13 +136,23 @@ func (s *teller) evict(words []string) error {
 		if err != nil {
 			return err
 		}
-		flows = append(flows, flow.Flow{Orig: orig, ID: id})
+		if f, ok := s.engine.Table().Find(orig); ok && f.ID == id {
+			flows = append(flows, f)
+		}
 	}
-	s.kernel.take()
 	n := s.engine.evict(evict{flows: flows, why: flow.ReasonCommand})
 	s.out = append(s.out, fmt.Sprintf("%d there", n))
-	s.tell(s.kernel.take())
+	s.step(nil)
 	return nil
+}
+
+// step has the engine do all that there is to do.
+func (s *teller) step(events []flow.Event) {
+	actions, more := s.engine.Step(events, time.Now().UnixNano())
+	s.tell(actions)
+	if more {
+		s.step(nil)
+	}
 }
 
 // tell writes what changed since it was called last, and the actions.

@@ -8,6 +8,7 @@ func (t *Table) Apply(dst []Change, ev *Event, now int64) []Change {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.begin(now)
 	switch ev.Kind {
 	case New, Update:
 		return t.see(dst, ev, now)
@@ -64,141 +65,137 @@ func (t *Table) see(dst []Change, ev *Event, now int64) []Change {
 // sameFlow tells whether the event is of this very connection. conntrack gives a
 // new id to the next connection on the same tuple, unless that lands at the same
 // address in memory (nf_ct_get_id hashes it): then the start differs.
-func sameFlow(f *Flow, ev *Event) bool {
-	return f.Orig == ev.Orig && (ev.Has&HasID == 0 || f.ID == ev.ID) &&
-		(ev.Has&HasStart == 0 || !f.stamped || f.Start == ev.Start)
+func sameFlow(r *record, ev *Event) bool {
+	return r.orig == ev.Orig && (ev.Has&HasID == 0 || r.id == ev.ID) &&
+		(ev.Has&HasStart == 0 || !r.bits.has(stamped) || r.start == ev.Start)
 }
 
 func (t *Table) create(dst []Change, ev *Event, now int64) []Change {
 	slot := t.slab.take()
-	f := t.slab.at(slot)
-	f.Orig, f.Reply, f.ID = ev.Orig, ev.Reply, ev.ID
-	f.Start, f.Seen = now, now
-	f.absorb(ev, now)
-	f.State = f.deriveState()
-	f.sync = t.round
+	r := t.slab.at(slot)
+	r.orig, r.id = ev.Orig, ev.ID
+	r.setReply(&ev.Reply)
+	r.start, r.seen = now, now
+	if t.recent.has(t.index.hash(&r.orig), now) {
+		r.set(heir)
+	}
+	if ev.Kind.whole() {
+		r.packets, r.bytes = ev.Packets, ev.Bytes // of the time before it was known
+	}
+	t.absorb(r, ev, now)
+	r.state = r.deriveState()
+	if ev.Kind.whole() {
+		t.adopt(r, ev, now)
+	}
+	r.round = t.round
 	t.link(slot)
+	t.enter(slot, t.look(r))
 	t.stats.Created++
 	if ev.Kind == Sample && t.synced && t.syncing {
 		t.stats.Repaired++
 	}
-	t.gauge(f, +1)
-	dst = append(dst, Change{Time: now, Kind: Created, Flow: *f})
-	if f.Offload() != OffloadNone {
+	t.gauge(r, +1)
+	dst = append(dst, Change{Time: now, Kind: Created, Flow: t.flow(slot)})
+	if r.path() != OffloadNone {
 		t.stats.Offloads++
-		dst = append(dst, Change{Time: now, Kind: Offloaded, Flow: *f})
+		dst = append(dst, Change{Time: now, Kind: Offloaded, Flow: t.flow(slot)})
 	}
-	return t.reviewCandidate(dst, f, now)
+	if r.state == StateClosed {
+		dst = t.candidate(dst, slot, now)
+	}
+	return dst
+}
+
+// adopt works out since when a flow has been silent that is older than what the
+// table knows.
+func (t *Table) adopt(r *record, ev *Event, now int64) {
+	switch {
+	case r.state == StateNew && r.orig.Proto == TCP && r.bits.has(stamped):
+		r.seen = min(now, r.start)
+	case r.state == StateEstablished && ev.Has&HasTimeout != 0:
+		r.seen = max(min(now, r.start), t.lastPacket(r, ev, t.given(r), now))
+	}
 }
 
 func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change {
-	f := t.slab.at(slot)
-	f.sync = t.round
-	state, offload, mark, labels := f.State, f.Offload(), f.Mark, f.Labels
-	t.gauge(f, -1)
-	f.absorb(ev, now)
-	f.State = f.deriveState()
-	f.Candidate = f.Candidate && f.State == StateClosed
-	t.gauge(f, +1)
+	r := t.slab.at(slot)
+	r.round = t.round
+	state, path, mark, labels, expires := r.state, r.path(), r.mark, r.labels, r.expires
+	t.gauge(r, -1)
+	alive := t.absorb(r, ev, now)
+	r.state = r.deriveState()
+	t.gauge(r, +1)
 
-	if f.Mark != mark || f.Labels != labels {
-		dst = append(dst, Change{Time: now, Kind: Marked, Flow: *f})
+	if r.mark != mark || r.labels != labels {
+		dst = append(dst, Change{Time: now, Kind: Marked, Flow: t.flow(slot)})
 	}
-	if f.State != state && f.State == StateEstablished {
-		dst = append(dst, Change{Time: now, Kind: Established, Flow: *f})
+	if r.state != state && r.state == StateEstablished {
+		dst = append(dst, Change{Time: now, Kind: Established, Flow: t.flow(slot)})
 	}
-	switch o := f.Offload(); {
-	case o == offload:
-	case o == OffloadNone:
-		dst = append(dst, Change{Time: now, Kind: Onloaded, Flow: *f})
+	switch p := r.path(); {
+	case p == path:
+	case p == OffloadNone:
+		dst = append(dst, Change{Time: now, Kind: Onloaded, Flow: t.flow(slot)})
 	default:
-		if offload == OffloadNone {
+		if path == OffloadNone {
 			t.stats.Offloads++
 		}
-		dst = append(dst, Change{Time: now, Kind: Offloaded, Flow: *f})
+		dst = append(dst, Change{Time: now, Kind: Offloaded, Flow: t.flow(slot)})
 	}
-	if f.State != state && f.State == StateClosing {
-		dst = append(dst, Change{Time: now, Kind: Closing, Flow: *f})
+	if r.state != state {
+		dst = t.turned(dst, slot, state, now)
 	}
-	return t.reviewCandidate(dst, f, now)
-}
-
-// reviewCandidate makes a flow that has closed an eviction candidate.
-func (t *Table) reviewCandidate(dst []Change, f *Flow, now int64) []Change {
-	if f.State != StateClosed || f.Candidate {
-		return dst
-	}
-	f.Candidate = true
-	t.stats.Candidates++
-	return append(dst, Change{Time: now, Kind: Candidate, Flow: *f})
-}
-
-// absorb takes over what the event says. A dump shows an entry whole, so what is
-// absent there is zero; an event names only what changed.
-func (f *Flow) absorb(ev *Event, now int64) {
-	if ev.Has&HasTCP != 0 {
-		f.absorbTCP(ev, now)
-	}
-	if ev.Has&HasStatus != 0 {
-		f.Status = ev.Status
-	}
-	if ev.Has&HasMark != 0 || ev.Kind.whole() {
-		f.Mark = ev.Mark
-	}
-	if ev.Has&HasLabels != 0 || ev.Kind.whole() {
-		f.Labels = ev.Labels
-	}
-	if ev.Has&HasTimeout != 0 {
-		f.Expires = ev.expires(now)
-	} else if ev.Kind.whole() {
-		f.Expires = 0
-	}
-	if ev.Has&HasStart != 0 {
-		f.Start, f.stamped = ev.Start, true
-	}
-	if !ev.Kind.whole() {
-		f.Seen = now
-	}
-	for d := range f.Packets {
-		if ev.Has&HasCounters != 0 && ev.Packets[d] > f.Packets[d] {
-			f.Packets[d], f.Bytes[d] = ev.Packets[d], ev.Bytes[d]
-			f.Seen = now
+	switch {
+	case r.reason != ReasonNone:
+	case r.bits.has(asked):
+		if ev.Kind.whole() {
+			t.judge(slot, alive, now)
 		}
+	case r.expires < expires || r.path() != path:
+		t.hasten(slot)
 	}
+	return dst
 }
 
-// expires is when the timeout of an event is over, in s since the epoch.
-func (ev *Event) expires(now int64) uint32 { return uint32(now/1e9) + ev.Timeout }
+// turned is for a flow whose state is not what it was.
+func (t *Table) turned(dst []Change, slot uint32, was State, now int64) []Change {
+	r := t.slab.at(slot)
+	if was == StateClosed {
+		t.stats.Revived++
+		r.clear(based)
+	}
+	if r.state == StateClosing {
+		dst = append(dst, Change{Time: now, Kind: Closing, Flow: t.flow(slot)})
+	}
+	if r.state == StateClosed {
+		return t.candidate(dst, slot, now)
+	}
+	switch {
+	case r.reason != ReasonNone:
+	case r.bits.has(asked):
+		t.wheel.remove(slot)
+		t.wheel.insert(slot, r.class(), r.armed)
+	default:
+		t.arm(slot, t.look(r))
+	}
+	return dst
+}
 
-// rstTimeout is the timeout in seconds of a connection that a RST has closed
-// (tcp_timeouts[TCP_CONNTRACK_CLOSE], nf_conntrack_proto_tcp.c).
-const rstTimeout = 10
-
-// absorbTCP takes over conntrack's word on a connection of the slow path, before
-// status and expiry are.
-//
-// There is a RST that conntrack does not call CLOSE: when a connection comes back
-// from the flowtable conntrack does not know its sequence numbers any more, and a
-// RST that does not match the last one it saw leaves the state established, but
-// has the timeout of CLOSE (nf_conntrack_tcp_packet). So an expiry that came
-// closer, which ageing never brings about, down to that timeout stands for a RST,
-// until a packet moves it away again.
-func (f *Flow) absorbTCP(ev *Event, now int64) {
-	f.TCP = ev.TCP
-	if ev.Kind == Destroy || ev.TCP > TCPEstablished && ev.TCP != TCPSynSent2 {
-		return
+// candidate makes a flow that has closed an eviction candidate. One in the flowtable
+// is read now, and again when the closing packets must have come through: what its
+// counters show after that is life.
+func (t *Table) candidate(dst []Change, slot uint32, now int64) []Change {
+	r := t.slab.at(slot)
+	if r.reason == ReasonNone {
+		t.unask(r)
+		at := t.deadline(r)
+		if r.offloaded() {
+			t.ask(r, Read) // so that nothing of before the closing is taken for later
+			at = min(at, now+settling)
+		}
+		t.arm(slot, at)
 	}
-	was := f.closed
-	f.closed = 0 // it lives
-	if ev.TCP != TCPEstablished || ev.Has&HasTimeout == 0 || ev.Timeout > rstTimeout {
-		return
-	}
-	const slack = 2 // s: both are rounded
-	expires := ev.expires(now)
-	closer := f.Expires != 0 && expires+slack < f.Expires || f.Status&StatusOffload != 0
-	if closer || was&rstTimed != 0 && expires <= f.Expires+slack {
-		f.closed = rstTimed
-	}
+	return append(dst, Change{Time: now, Kind: Candidate, Flow: t.flow(slot)})
 }
 
 // end removes the flow of a Destroy event. One that names another id is
@@ -211,123 +208,113 @@ func (t *Table) end(dst []Change, ev *Event, now int64) []Change {
 	if !ok || !sameFlow(t.slab.at(slot), ev) {
 		return dst
 	}
-	f := t.slab.at(slot)
-	seen := f.Seen
-	t.gauge(f, -1)
-	f.absorb(ev, now)
-	t.gauge(f, +1)
-	f.Seen = seen
-	reason := f.Reason
+	r := t.slab.at(slot)
+	t.gauge(r, -1)
+	t.absorb(r, ev, now)
+	t.gauge(r, +1)
+	reason := r.reason
 	if reason == ReasonNone {
-		reason = f.whyEnded(now)
+		reason = t.whyEnded(r, now)
 	}
 	return t.drop(dst, slot, reason, now)
 }
 
 // whyEnded finds the reason of an end that flowd did not ask for.
-func (f *Flow) whyEnded(now int64) Reason {
+func (t *Table) whyEnded(r *record, now int64) Reason {
 	switch {
-	case f.State == StateClosed:
-		return f.ClosedReason()
-	case f.Expires != 0 && int64(f.Expires) <= now/1e9+1:
-		return ReasonIdle
+	case r.state == StateClosed:
+		return r.closedReason()
+	case t.deadline(r) <= now+second, r.expires != 0 && t.expiry(r) <= now+second:
+		return r.whyOver()
 	}
 	return ReasonKernel
 }
 
+// endOf names the end of a flow that flowd has asked for.
+func endOf(why Reason) ChangeKind {
+	switch why {
+	case ReasonRecycled:
+		return Recycled
+	case ReasonIdle, ReasonHalfOpen:
+		return Expired
+	}
+	return Evicted
+}
+
 func (t *Table) drop(dst []Change, slot uint32, reason Reason, now int64) []Change {
-	f := t.slab.at(slot)
+	r := t.slab.at(slot)
 	kind := Expired
-	if f.Reason != ReasonNone && f.Reason == reason {
+	if r.reason != ReasonNone {
+		t.leaving--
+		reason = r.reason
+		kind = endOf(reason)
+	} else if r.bits.has(expiring) {
 		kind = Evicted
 	}
-	f.Reason = reason
-	dst = append(dst, Change{Time: now, Kind: kind, Reason: reason, Flow: *f})
-	t.gauge(f, -1)
+	r.reason = reason
+	dst = append(dst, Change{Time: now, Kind: kind, Reason: reason, Flow: t.flow(slot)})
+	t.gauge(r, -1)
+	t.unask(r)
+	t.labels.drop(r.labels)
 	t.stats.Ended[reason]++
+	if r.orig.Proto == TCP && now < r.seen+tapDelay && r.tapState() != StateClosed {
+		t.recent.add(t.index.hash(&r.orig), now)
+	}
 	t.unlink(slot)
+	t.wheel.remove(slot)
 	t.slab.put(slot)
 	return dst
 }
 
-// sight takes in a FIN or RST that passed the tap.
+// sight takes in a FIN or RST that passed the tap: at ingress with the tuple of its
+// direction, in the forward hook as it looks between the translations.
 func (t *Table) sight(dst []Change, ev *Event, now int64) []Change {
-	slot, ok := t.lookup(&ev.Orig)
+	k, fin := ev.Orig, [2]bits{finOrig, finReply}
+	slot, ok := t.lookup(&k)
 	if !ok {
+		k, fin = k.Reverse(), [2]bits{finReply, finOrig}
+		if slot, ok = t.lookup(&k); !ok {
+			return dst
+		}
+	}
+	r := t.slab.at(slot)
+	if r.bits.has(heir) && now < r.start+tapDelay {
 		return dst
 	}
-	f := t.slab.at(slot)
-	was := f.State
+	was := r.state
+	t.gauge(r, -1)
 	switch {
 	case ev.Kind == RST:
-		f.closed |= rstSeen
-	case f.Orig == ev.Orig:
-		f.closed |= finOrig
+		r.set(rstSeen)
+		t.timeRST(r, now)
+	case r.orig == k:
+		r.set(fin[0])
 	default:
-		f.closed |= finReply
+		r.set(fin[1])
 	}
-	f.Seen = now
-	f.State = f.deriveState()
-	if f.State != was && f.State == StateClosing {
-		dst = append(dst, Change{Time: now, Kind: Closing, Flow: *f})
+	r.clear(based)
+	if state := r.deriveState(); state > was {
+		r.state = state // one FIN opens nothing again: the other's sighting may be on its way
 	}
-	return t.reviewCandidate(dst, f, now)
+	r.showed(now)
+	t.gauge(r, +1)
+	if r.state != was {
+		dst = t.turned(dst, slot, was, now)
+	}
+	return dst
 }
 
 // Delete records that the kernel is being asked to delete this very connection,
-// and why: its end will carry the reason that was given first. It reports
-// whether the connection is there.
-func (t *Table) Delete(orig Key, id uint32, why Reason) bool {
+// and why: its end will carry the reason that was given first. The next Sweep
+// returns the request, and again until the flow is gone. It reports whether the
+// flow is there still.
+func (t *Table) Delete(h Handle, why Reason, now int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	slot, ok := t.lookup(&orig)
-	if !ok || t.slab.at(slot).ID != id {
+	if !t.holds(h) {
 		return false
 	}
-	if f := t.slab.at(slot); f.Reason == ReasonNone {
-		f.Reason = why
-	}
+	t.unask(t.slab.at(h.slot))
+	t.remove(h.slot, why, now)
 	return true
-}
-
-// finishStretch slots are looked through under one lock at the end of a dump.
-const finishStretch = 4096
-
-// finishSync ends a dump: what it did not show, and no event since, is gone.
-func (t *Table) finishSync(dst []Change, ev *Event, now int64) []Change {
-	whole := ev.Has&Partial == 0
-	for from := uint32(0); whole && from < t.slab.next; from += finishStretch {
-		dst = t.dropUnseen(dst, from, min(from+finishStretch, t.slab.next), now)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.syncing = false
-	clear(t.ended)
-	if !whole {
-		t.stats.SyncsFailed++
-		return dst
-	}
-	t.synced = true
-	t.stats.Syncs++
-	return dst
-}
-
-// dropUnseen ends the flows of some slots that the present round has not shown.
-func (t *Table) dropUnseen(dst []Change, from, to uint32, now int64) []Change {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for slot := from; slot < to; slot++ {
-		if !t.slab.used(slot) || t.slab.at(slot).sync == t.round {
-			continue
-		}
-		why := t.slab.at(slot).Reason
-		if why == ReasonNone {
-			why = ReasonLost
-		}
-		if t.synced {
-			t.stats.Repaired++
-		}
-		dst = t.drop(dst, slot, why, now)
-	}
-	return dst
 }

@@ -40,7 +40,7 @@ func scattered(i, n uint32) uint32 {
 
 // filled returns a table of n flows in the flowtable.
 func filled(n uint32) *Table {
-	tab := NewTable()
+	tab := NewTable(usual, DefaultTimers)
 	var buf []Change
 	for i := range n {
 		buf = tab.Apply(buf[:0], event(New, numbered(i), i, withStatus(offload)), second)
@@ -188,6 +188,139 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// BenchmarkWheel inserts a flow into the wheel and takes another out, of a full table.
+func BenchmarkWheel(b *testing.B) {
+	sizes(b, func(b *testing.B, n uint32) {
+		tab := filled(n)
+		i := uint32(0)
+		for b.Loop() {
+			slot := scattered(i%n, n)
+			tab.wheel.remove(slot)
+			tab.wheel.insert(slot, classLive, tab.wheel.now+1+i%100_000)
+			i++
+		}
+	})
+}
+
+// BenchmarkWheelPop takes flows out whose lifetimes all end within an hour; they wait
+// in coarse buckets first. The rest of the time is that of moving them.
+func BenchmarkWheelPop(b *testing.B) {
+	sizes(b, func(b *testing.B, n uint32) {
+		const hour = uint32(3600 * second >> tickShift)
+		tab := filled(n)
+		var popped uint32
+		to := tab.wheel.now
+		again := func() {
+			for slot := range n {
+				tab.wheel.remove(slot)
+				tab.wheel.insert(slot, classLive, tab.wheel.now+1+scattered(slot, n)%hour)
+			}
+			popped, to = 0, tab.wheel.now+hour
+		}
+		again()
+		for b.Loop() {
+			if popped == n {
+				b.StopTimer()
+				for slot := range n {
+					tab.wheel.insert(slot, classLive, tab.wheel.now)
+				}
+				again()
+				b.StartTimer()
+			}
+			for budget := 1000; ; budget = 1000 {
+				if _, ok := tab.wheel.pop(to, &budget); ok {
+					break
+				}
+				if budget > 0 {
+					b.Fatalf("%d of %d flows come", popped, n)
+				}
+			}
+			popped++
+		}
+	})
+}
+
+// BenchmarkExpire has all flows of a table fall due within one second: Sweeps of 1024
+// ask for them, the answers show silence, and they are removed. longest-ms is the
+// longest time that one Sweep held the table.
+func BenchmarkExpire(b *testing.B) {
+	sizes(b, func(b *testing.B, n uint32) {
+		var longest, sweeps time.Duration
+		for b.Loop() {
+			b.StopTimer()
+			tab := filled(n)
+			b.StartTimer()
+			l, s := expireAll(b, tab)
+			longest, sweeps = max(longest, l), sweeps+s
+		}
+		b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
+		b.ReportMetric(float64(sweeps.Milliseconds())/float64(b.N), "sweeps-ms")
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/flow")
+	})
+}
+
+func expireAll(b *testing.B, tab *Table) (longest, sweeps time.Duration) {
+	now := 2*second + usual.established*second
+	var actions []Action
+	var buf []Change
+	answer, end := event(Answer, Key{}, 0, withStatus(offload), withCounters(0, 0)), event(Destroy, Key{}, 0)
+	for tab.Len() > 0 {
+		start := time.Now()
+		var more bool
+		actions, more = tab.Sweep(actions[:0], now, 1024)
+		took := time.Since(start)
+		longest, sweeps = max(longest, took), sweeps+took
+		for i := range actions {
+			ev := answer
+			if actions[i].Verb == Remove {
+				ev = end
+			}
+			ev.Orig, ev.ID = actions[i].Orig, actions[i].ID
+			buf = tab.Apply(buf[:0], ev, now)
+		}
+		if !more {
+			now += second / 4
+		}
+	}
+	return longest, sweeps
+}
+
+// BenchmarkRecycle has a flow come to a full table, another be chosen for it, and
+// that end.
+func BenchmarkRecycle(b *testing.B) {
+	sizes(b, func(b *testing.B, n uint32) {
+		tab := filled(n)
+		tab.Sweep(nil, 60*second, 1024)
+		tab.SetLimit(int(n))
+		ev := event(New, Key{}, 0, withStatus(offload))
+		answer, end := event(Answer, Key{}, 0, withStatus(offload), withCounters(0, 0)), event(Destroy, Key{}, 0)
+		var buf []Change
+		var actions []Action
+		now, i := 61*second, n
+		for b.Loop() {
+			ev.Orig, ev.ID = numbered(i), i
+			ev.Reply = ev.Orig.Reverse()
+			buf = tab.Apply(buf[:0], ev, now)
+			for range 2 { // a read, and after its answer the removal
+				actions, _ = tab.Sweep(actions[:0], now, 1024)
+				for i := range actions {
+					what := answer
+					if actions[i].Verb == Remove {
+						what = end
+					}
+					what.Orig, what.ID = actions[i].Orig, actions[i].ID
+					buf = tab.Apply(buf[:0], what, now)
+				}
+			}
+			now += 10_000
+			i++
+		}
+		if got := uint32(tab.Len()); got > n {
+			b.Fatalf("%d flows", got)
+		}
+	})
 }
 
 func BenchmarkJournal(b *testing.B) {

@@ -11,19 +11,20 @@ const (
 	Closing                           // one side has said FIN
 	Candidate                         // closed; evicted when it stays silent
 	Marked                            // mark or labels changed
-	Evicted                           // ended because flowd deleted it
-	Expired                           // ended by the kernel or another program
+	Evicted                           // ended: flowd deleted it
+	Expired                           // ended: its lifetime was over, or the kernel or another program deleted it
+	Recycled                          // ended: flowd deleted it because its room was needed
 )
 
 var changeNames = [...]string{
 	"", "new", "established", "offloaded", "onloaded", "closing", "candidate", "marked",
-	"evicted", "expired",
+	"evicted", "expired", "recycled",
 }
 
 func (c ChangeKind) String() string { return name(changeNames[:], int(c)) }
 
 // Ends tells whether the flow is gone after this change.
-func (c ChangeKind) Ends() bool { return c == Evicted || c == Expired }
+func (c ChangeKind) Ends() bool { return c >= Evicted }
 
 // Change is one numbered thing that happened to one flow. For a change that
 // ends the flow, Flow is its end-of-flow record: final counters, and Time less

@@ -10,7 +10,7 @@ import (
 // there throughout, readers find it, and the gauges are those of some moment.
 func TestReadersWhileWriting(t *testing.T) {
 	const stay, come = 3 * chunkSize, chunkSize / 2 // flows that stay are even, those that come and go odd
-	tab := NewTable()
+	tab := NewTable(usual, DefaultTimers)
 	apply := func(kind Kind, i uint32, opts ...opt) { tab.Apply(nil, event(kind, numbered(i), i, opts...), second) }
 	for i := range uint32(stay) {
 		apply(New, 2*i)

@@ -41,6 +41,9 @@ const (
 	HasTCP
 	HasReply
 	HasID
+	// Commanded marks an Update that a program has caused, and not a packet. Of
+	// other kinds it means nothing.
+	Commanded
 	// Partial marks a SyncEnd whose dump did not come through whole.
 	Partial
 )
@@ -48,6 +51,9 @@ const (
 // whole tells whether the event shows all of an entry, so that what it does not
 // have is not there; other events name what has changed.
 func (k Kind) whole() bool { return k == Sample || k == Answer }
+
+// commanded tells whether a program has caused the event, and not a packet.
+func (ev *Event) commanded() bool { return ev.Kind == Update && ev.Has&Commanded != 0 }
 
 // Event is one thing learnt of one flow, from whichever source. It has no
 // pointers; a reader decodes each message into one in place.
@@ -73,15 +79,16 @@ type Event struct {
 type Status uint32
 
 const (
-	StatusSeenReply Status = 1 << 1
-	StatusAssured   Status = 1 << 2
-	StatusConfirmed Status = 1 << 3
-	StatusSrcNAT    Status = 1 << 4
-	StatusDstNAT    Status = 1 << 5
-	StatusDying     Status = 1 << 9
-	StatusHelper    Status = 1 << 13
-	StatusOffload   Status = 1 << 14 // in a flowtable
-	StatusHWOffload Status = 1 << 15 // in the hardware of a device
+	StatusSeenReply    Status = 1 << 1
+	StatusAssured      Status = 1 << 2
+	StatusConfirmed    Status = 1 << 3
+	StatusSrcNAT       Status = 1 << 4
+	StatusDstNAT       Status = 1 << 5
+	StatusDying        Status = 1 << 9
+	StatusFixedTimeout Status = 1 << 10 // packets do not move its expiry
+	StatusHelper       Status = 1 << 13
+	StatusOffload      Status = 1 << 14 // in a flowtable
+	StatusHWOffload    Status = 1 << 15 // in the hardware of a device
 )
 
 // TCPState is enum tcp_conntrack of linux/netfilter/nf_conntrack_tcp.h.

@@ -45,118 +45,57 @@ func ParseOffload(s string) (Offload, error) {
 type Reason uint8
 
 const (
-	ReasonNone    Reason = iota
-	ReasonClosed         // FIN both ways, evicted after the closing time
-	ReasonReset          // RST, evicted after the closing time
-	ReasonIdle           // no packets for the kernel's or the policy's lifetime
-	ReasonCommand        // an operator or a program asked for it
-	ReasonKernel         // the kernel or another program deleted it
-	ReasonLost           // its end was missed and found by a dump
+	ReasonNone     Reason = iota
+	ReasonClosed          // FIN both ways, evicted after the closing time
+	ReasonReset           // RST, evicted after the closing time
+	ReasonIdle            // established, and no packets for its lifetime
+	ReasonHalfOpen        // never answered, or TCP's handshake not completed in time
+	ReasonRecycled        // its room was needed for a new one
+	ReasonCommand         // an operator or a program asked for it
+	ReasonKernel          // the kernel or another program deleted it
+	ReasonLost            // its end was missed and found by a dump
 )
 
-var reasonNames = [...]string{"", "closed", "reset", "idle", "command", "kernel", "lost"}
+var reasonNames = [...]string{"", "closed", "reset", "idle", "half-open", "recycled", "command", "kernel", "lost"}
 
 func (r Reason) String() string { return name(reasonNames[:], int(r)) }
+
+// Handle names a flow of a table for as long as it lives; the next flow in the
+// same place has another one.
+type Handle struct{ slot, generation uint32 }
 
 // Flow is what the table knows of one connection. It is a value without
 // pointers: the garbage collector never walks the table.
 type Flow struct {
+	Handle         Handle
 	Orig, Reply    Key       // as conntrack keys them; with NAT Reply is not Orig.Reverse()
 	Labels         [16]byte  // connection labels, label N is bit N%8 of byte N/8
 	Packets, Bytes [2]uint64 // original and reply direction, as of the last event or read
 	Start          int64     // ns since the epoch: the kernel's where it keeps timestamps, else when first seen
-	Seen           int64     // ns: when the flow last showed a packet
+	Seen           int64     // ns since the epoch: when it last showed a packet, or later
+	Lifetime       int64     // ns: it ends when it shows no packet for this long
 	ID             uint32    // conntrack id
 	Status         Status
 	Mark           uint32
 	Expires        uint32 // s since the epoch at which the kernel lets go; 0: it does not age it (offloaded)
-	sync           uint16 // number of the dump or event round that saw it last
 	TCP            TCPState
 	State          State
 	Reason         Reason // why it is being deleted, from the request to its end
-	closed         closedBy
-	Candidate      bool // closed, and to be evicted when no packet comes any more
-	stamped        bool // Start is the kernel's
+	Own            bool   // it was given a lifetime of its own
+	Candidate      bool   // closed, and to be evicted when no packet comes any more
 }
 
-// closedBy remembers which closing signals the tap has seen.
-type closedBy uint8
-
-const (
-	finOrig closedBy = 1 << iota
-	finReply
-	rstSeen
-	rstTimed // conntrack shows it as established, but with the timeout of a RST
-)
-
 // Offload tells the path that the flow's packets take now.
-func (f *Flow) Offload() Offload {
+func (f *Flow) Offload() Offload { return f.Status.path() }
+
+func (s Status) path() Offload {
 	switch {
-	case f.Status&StatusHWOffload != 0:
+	case s&StatusHWOffload != 0:
 		return OffloadHardware
-	case f.Status&StatusOffload != 0:
+	case s&StatusOffload != 0:
 		return OffloadSoftware
 	}
 	return OffloadNone
-}
-
-// ClosedReason tells how a closed flow came to be closed.
-func (f *Flow) ClosedReason() Reason {
-	const both = finOrig | finReply
-	switch {
-	case f.closed&(rstSeen|rstTimed) != 0:
-		return ReasonReset
-	case f.TCP == TCPClose && f.closed&both != both:
-		// After FIN both ways it is what the kernel calls a flow that has aged
-		// out of the flowtable.
-		return ReasonReset
-	}
-	return ReasonClosed
-}
-
-// deriveState computes the state from what conntrack and the tap told.
-// While a flow is offloaded conntrack no longer sees its packets: its TCP state
-// stands still, what is there is established, and the tap alone sees the end.
-// On the slow path conntrack knows better: it checks sequence numbers.
-func (f *Flow) deriveState() State {
-	if f.Orig.Proto == TCP {
-		if f.Status&StatusOffload != 0 {
-			return f.tapState()
-		}
-		switch {
-		case f.TCP == TCPEstablished && f.closed&rstTimed != 0:
-			return StateClosed
-		case f.TCP != TCPNone:
-			return tcpState(f.TCP)
-		}
-	}
-	if f.Status&StatusSeenReply != 0 {
-		return StateEstablished
-	}
-	return StateNew
-}
-
-func (f *Flow) tapState() State {
-	const both = finOrig | finReply
-	switch {
-	case f.closed&rstSeen != 0, f.closed&both == both:
-		return StateClosed
-	case f.closed&both != 0:
-		return StateClosing
-	}
-	return StateEstablished
-}
-
-func tcpState(s TCPState) State {
-	switch s {
-	case TCPEstablished:
-		return StateEstablished
-	case TCPFinWait, TCPCloseWait, TCPLastAck:
-		return StateClosing
-	case TCPTimeWait, TCPClose:
-		return StateClosed
-	}
-	return StateNew
 }
 
 func name(names []string, i int) string {

@@ -9,25 +9,25 @@ func TestStates(t *testing.T) {
 		TCPLastAck: StateClosing, TCPTimeWait: StateClosed, TCPClose: StateClosed,
 	}
 	for s, want := range tcp {
-		f := Flow{Orig: Key{Proto: TCP}, TCP: s}
+		f := record{orig: Key{Proto: TCP}, tcp: s}
 		if got := f.deriveState(); got != want {
 			t.Errorf("TCP state %d is %v, want %v", s, got, want)
 		}
-		f.Status = StatusSeenReply | StatusOffload
+		f.status = uint16(StatusSeenReply | StatusOffload)
 		if got := f.deriveState(); got != StateEstablished {
 			t.Errorf("TCP state %d in the flowtable is %v, want established", s, got)
 		}
 	}
 	for name, tc := range map[string]struct {
-		f    Flow
+		r    record
 		want State
 	}{
-		"UDP unanswered":     {Flow{Orig: Key{Proto: UDP}}, StateNew},
-		"UDP":                {Flow{Orig: Key{Proto: UDP}, Status: StatusSeenReply}, StateEstablished},
-		"UDP has no TCP":     {Flow{Orig: Key{Proto: UDP}, TCP: TCPClose}, StateNew},
-		"TCP state not told": {Flow{Orig: Key{Proto: TCP}, Status: StatusSeenReply}, StateEstablished},
+		"UDP unanswered":     {record{orig: Key{Proto: UDP}}, StateNew},
+		"UDP":                {record{orig: Key{Proto: UDP}, status: uint16(StatusSeenReply)}, StateEstablished},
+		"UDP has no TCP":     {record{orig: Key{Proto: UDP}, tcp: TCPClose}, StateNew},
+		"TCP state not told": {record{orig: Key{Proto: TCP}, status: uint16(StatusSeenReply)}, StateEstablished},
 	} {
-		if got := tc.f.deriveState(); got != tc.want {
+		if got := tc.r.deriveState(); got != tc.want {
 			t.Errorf("%s is %v, want %v", name, got, tc.want)
 		}
 	}
@@ -62,8 +62,9 @@ func TestNames(t *testing.T) {
 	}
 	for got, want := range map[string]string{
 		ReasonNone.String(): "", ReasonClosed.String(): "closed", ReasonLost.String(): "lost",
+		ReasonHalfOpen.String(): "half-open", ReasonRecycled.String(): "recycled", Recycled.String(): "recycled",
 		Created.String(): "new", Expired.String(): "expired", ChangeKind(99).String(): "unknown(99)",
-		State(4).String(): "unknown(4)", Reason(7).String(): "unknown(7)",
+		State(4).String(): "unknown(4)", Reason(9).String(): "unknown(9)",
 	} {
 		if got != want {
 			t.Errorf("named %q, want %q", got, want)
@@ -72,8 +73,8 @@ func TestNames(t *testing.T) {
 }
 
 func TestEnds(t *testing.T) {
-	for c := Created; c <= Expired; c++ {
-		if want := c == Evicted || c == Expired; c.Ends() != want {
+	for c := Created; c <= Recycled; c++ {
+		if want := c == Evicted || c == Expired || c == Recycled; c.Ends() != want {
 			t.Errorf("%v ends a flow: %v", c, !want)
 		}
 	}

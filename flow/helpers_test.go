@@ -6,8 +6,35 @@ import (
 	"testing"
 )
 
-// second is a second of the table's time.
-const second = int64(1e9)
+// ages are lifetimes in seconds. A port's holds for established flows.
+type ages struct {
+	established, idle, unreplied, handshake, halfClosed, closing int64
+	ports                                                        map[uint16]int64
+}
+
+// usual are the policy's defaults.
+var usual = &ages{established: 7440, idle: 180, unreplied: 30, handshake: 30, halfClosed: 900, closing: 5}
+
+func (a *ages) Lifetime(p Proto, port uint16, s State) int64 {
+	life := a.idle
+	if p == TCP {
+		life = a.established
+	}
+	if own, ok := a.ports[port]; ok {
+		life = own
+	}
+	switch {
+	case s == StateClosed:
+		life = a.closing
+	case s == StateClosing:
+		life = a.halfClosed
+	case s == StateNew && p == TCP:
+		life = a.handshake
+	case s == StateNew:
+		life = min(life, a.unreplied)
+	}
+	return life * second
+}
 
 // key makes the Key of two "address:port" texts.
 func key(t testing.TB, proto Proto, src, dst string) Key {
@@ -77,7 +104,7 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	return &rig{TB: t, Table: NewTable(), now: 1_000_000 * second}
+	return &rig{TB: t, Table: NewTable(usual, DefaultTimers), now: 1_000_000 * second}
 }
 
 // apply takes events in, one second apart, audits the table after each, and
@@ -120,8 +147,17 @@ func (r *rig) flow(k Key) Flow {
 	if !ok {
 		r.Fatalf("no flow %v", k)
 	}
-	f.stamped = false // Start tells
 	return f
+}
+
+// closedReason returns how a flow that is there came to be closed.
+func (r *rig) closedReason(k Key) Reason {
+	r.Helper()
+	slot, ok := r.lookup(&k)
+	if !ok {
+		r.Fatalf("no flow %v", k)
+	}
+	return r.slab.at(slot).closedReason()
 }
 
 // gone fails if a tuple finds a flow.
@@ -130,75 +166,4 @@ func (r *rig) gone(k Key) {
 	if f, ok := r.Find(k); ok {
 		r.Fatalf("flow %v id %d is there, want none", f.Orig, f.ID)
 	}
-}
-
-// audit checks what must hold between any two events: gauges equal a recount,
-// every flow is found by both its keys, and index and slab hold nothing else.
-func audit(t testing.TB, tab *Table) {
-	t.Helper()
-	var want Stats
-	links := 0
-	for slot := range tab.slab.next {
-		if !tab.slab.used(slot) {
-			continue
-		}
-		f := tab.slab.at(slot)
-		recount(&want, f)
-		links++
-		if f.Reply != f.Orig {
-			links++
-		}
-		for _, k := range []Key{f.Orig, f.Reply} {
-			if got, ok := tab.lookup(&k); !ok || got != slot {
-				t.Fatalf("key %v finds slot %d (%v), want %d", k, got, ok, slot)
-			}
-		}
-		if f.Candidate != (f.State == StateClosed) {
-			t.Fatalf("flow %v: state %v, candidate %v", f.Orig, f.State, f.Candidate)
-		}
-	}
-	got := tab.Stats()
-	if got.Flows != want.Flows || got.Offloaded != want.Offloaded || got.Hardware != want.Hardware || got.Candidates != want.Candidates {
-		t.Fatalf("gauges %+v, recount %+v", got, want)
-	}
-	ended := uint64(0)
-	for _, n := range got.Ended {
-		ended += n
-	}
-	if got.Created != ended+uint64(got.Flows) {
-		t.Fatalf("%d created, but %d ended and %d there", got.Created, ended, got.Flows)
-	}
-	if used := tab.index.entries(); used != links {
-		t.Fatalf("index has %d entries, flows have %d keys", used, links)
-	}
-	if int(tab.slab.next) != len(tab.slab.free)+got.Flows {
-		t.Fatalf("slab: %d slots, %d free, %d flows", tab.slab.next, len(tab.slab.free), got.Flows)
-	}
-}
-
-func recount(s *Stats, f *Flow) {
-	s.Flows++
-	switch f.Offload() {
-	case OffloadHardware:
-		s.Hardware++
-		s.Offloaded++
-	case OffloadSoftware:
-		s.Offloaded++
-	}
-	if f.Candidate {
-		s.Candidates++
-	}
-}
-
-// entries counts what the shards hold, and not what they say they hold.
-func (x *index) entries() int {
-	n := 0
-	for i := range x.shards {
-		for _, e := range x.shards[i].entries {
-			if e != 0 {
-				n++
-			}
-		}
-	}
-	return n
 }

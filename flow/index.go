@@ -8,6 +8,10 @@ import "hash/maphash"
 // word: the low half of the key's hash, and slot and direction. Deletion shifts
 // the entries behind back, so there are no tombstones to clean up.
 //
+// A shard grows by a quarter when it is full to seven eighths, and places an entry
+// by the share of its size that the hash is of 2^32 (Lemire, 2016, "A fast
+// alternative to the modulo reduction"): so it takes some 21 bytes a flow, 23 at the most.
+//
 // The hash is seeded per process: who chooses tuples cannot choose collisions.
 type index struct {
 	seed   maphash.Seed
@@ -35,31 +39,45 @@ func entry(h uint64, slot uint32, reply bool) uint64 {
 	return e
 }
 
-func (s *shard) home(e uint64) int { return int(e>>32) & (len(s.entries) - 1) }
+func (s *shard) home(e uint64) int { return int(e >> 32 * uint64(len(s.entries)) >> 32) }
+
+// after is the place behind another.
+func (s *shard) after(i int) int {
+	if i++; i == len(s.entries) {
+		return 0
+	}
+	return i
+}
+
+// distance is how many places lie from one to another, going forward.
+func (s *shard) distance(from, to int) int {
+	if to -= from; to < 0 {
+		to += len(s.entries)
+	}
+	return to
+}
 
 // insert adds an entry; the caller knows that the key is not there yet.
 func (x *index) insert(h uint64, slot uint32, reply bool) {
 	s := x.shard(h)
-	if s.used*4 >= len(s.entries)*3 {
+	if s.used*8 >= len(s.entries)*7 {
 		s.grow()
 	}
 	s.put(entry(h, slot, reply))
 }
 
 func (s *shard) put(e uint64) {
-	mask := len(s.entries) - 1
 	i := s.home(e)
 	for s.entries[i] != 0 {
-		i = (i + 1) & mask
+		i = s.after(i)
 	}
 	s.entries[i] = e
 	s.used++
 }
 
-// grow doubles a shard.
 func (s *shard) grow() {
 	old := s.entries
-	s.entries = make([]uint64, max(16, 2*len(old)))
+	s.entries = make([]uint64, max(16, len(old)+len(old)/4))
 	s.used = 0
 	for _, e := range old {
 		if e != 0 {
@@ -74,20 +92,19 @@ func (x *index) remove(h uint64, slot uint32, reply bool) {
 	if len(s.entries) == 0 {
 		return
 	}
-	mask := len(s.entries) - 1
 	want := entry(h, slot, reply)
 	i := s.home(want)
 	for s.entries[i] != want {
 		if s.entries[i] == 0 {
 			return
 		}
-		i = (i + 1) & mask
+		i = s.after(i)
 	}
 	s.used--
-	for j := (i + 1) & mask; s.entries[j] != 0; j = (j + 1) & mask {
+	for j := s.after(i); s.entries[j] != 0; j = s.after(j) {
 		// The entry at j may move into the hole at i when its home does not lie
 		// cyclically in (i, j].
-		if home := s.home(s.entries[j]); (j-home)&mask >= (j-i)&mask {
+		if home := s.home(s.entries[j]); s.distance(home, j) >= s.distance(i, j) {
 			s.entries[i] = s.entries[j]
 			i = j
 		}
@@ -101,9 +118,8 @@ func (x *index) find(h uint64, match func(slot uint32, reply bool) bool) (uint32
 	if len(s.entries) == 0 {
 		return 0, false
 	}
-	mask := len(s.entries) - 1
 	tag := h << 32
-	for i := s.home(tag); s.entries[i] != 0; i = (i + 1) & mask {
+	for i := s.home(tag); s.entries[i] != 0; i = s.after(i) {
 		e := s.entries[i]
 		if e>>32 != tag>>32 {
 			continue

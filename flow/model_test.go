@@ -1,27 +1,33 @@
 package flow
 
-import (
-	"slices"
-	"testing"
-)
+import "slices"
 
 // model is the table as one would write it without thought of speed: a list of
-// flows that is searched from end to end.
+// flows that is searched from end to end. It has no wheel and judges nothing: what
+// the table asks for is held against what the model knows (judge_test.go).
 type model struct {
 	flows   []*modelFlow
 	ended   []connection
 	syncing bool
 	synced  bool
 	stats   Stats
+	ages    *ages
+	early   func(*modelFlow) bool // whether the kernel ends this flow before its time
 }
 
 // modelFlow is a flow and what was learnt of it, each thing in a field of its own.
 type modelFlow struct {
-	Flow                     // exported fields alone
+	Flow                     // but for what the wheel and the judge go by
 	finOrig, finReply, reset bool
 	timed                    bool // established, but with no more time than a RST left
-	started                  bool // the kernel told when
-	shown                    bool // since the last SyncStart
+	sped                     bool // in the flowtable since its packets were last counted
+	heir                     bool // its tuple had just been another's
+	settled                  bool // a candidate's closing packets are counted
+	expires                  int64
+	shown                    int64 // ns: it has had a packet then, or later
+	asked                    int64 // ns: when its counters were last asked for
+	started                  bool  // the kernel told when
+	dumped                   bool  // since the last SyncStart
 }
 
 // holder returns the flow that has a tuple, as its original or reply one.
@@ -40,6 +46,9 @@ func (f *modelFlow) isOf(ev *Event) bool {
 }
 
 func (m *model) remove(f *modelFlow, why Reason) {
+	if f.Reason != ReasonNone {
+		why = f.Reason // what was asked for counts, however its end is found
+	}
 	m.flows = slices.DeleteFunc(m.flows, func(g *modelFlow) bool { return g == f })
 	m.stats.Ended[why]++
 }
@@ -58,22 +67,41 @@ func (m *model) apply(ev *Event, now int64) {
 	case Destroy:
 		m.destroy(f, ev, now)
 	case FIN, RST:
-		if f == nil {
-			return
-		}
-		f.reset = f.reset || ev.Kind == RST
-		f.finOrig = f.finOrig || ev.Kind == FIN && f.Orig == ev.Orig
-		f.finReply = f.finReply || ev.Kind == FIN && f.Orig != ev.Orig
-		f.Seen = now
-		f.conclude()
+		m.sight(f, ev, now)
 	case SyncStart:
 		m.syncing = true
 		for _, f := range m.flows {
-			f.shown = false
+			f.dumped = false
 		}
 	case SyncEnd:
 		m.endSync(ev)
 	}
+}
+
+// sight takes in what the tap has seen, of a packet before translation or between two.
+func (m *model) sight(f *modelFlow, ev *Event, now int64) {
+	reply := f != nil && f.Orig != ev.Orig
+	if f == nil {
+		back := ev.Orig.Reverse()
+		if f = m.holder(back); f == nil {
+			return
+		}
+		reply = f.Orig == back
+	}
+	if f.heir && now < f.Start+tapDelay {
+		return
+	}
+	f.reset = f.reset || ev.Kind == RST
+	if ev.Kind == RST && f.TCP == TCPEstablished && f.Status&StatusOffload == 0 && !m.alwaysShort(f) {
+		// Its RST may have been what it was seen to have so little time of.
+		f.timed = f.timed || f.expires != 0 && f.expires <= now+11*second
+	}
+	f.finOrig = f.finOrig || ev.Kind == FIN && !reply
+	f.finReply = f.finReply || ev.Kind == FIN && reply
+	if f.derive() > f.State {
+		m.conclude(f)
+	}
+	f.showed(now)
 }
 
 func (m *model) endSync(ev *Event) {
@@ -83,12 +111,8 @@ func (m *model) endSync(ev *Event) {
 		return
 	}
 	for _, f := range slices.Clone(m.flows) {
-		if !f.shown {
-			why := f.Reason
-			if why == ReasonNone {
-				why = ReasonLost
-			}
-			m.remove(f, why)
+		if !f.dumped {
+			m.remove(f, ReasonLost)
 			if m.synced {
 				m.stats.Repaired++
 			}
@@ -111,47 +135,64 @@ func (m *model) observe(ev *Event, now int64) {
 		if other := m.holder(ev.Reply); other != nil {
 			m.remove(other, ReasonLost)
 		}
-		f = &modelFlow{Flow: Flow{Orig: ev.Orig, Reply: ev.Reply, ID: ev.ID, Start: now, Seen: now}}
-		m.flows = append(m.flows, f)
-		m.stats.Created++
-		if m.syncing && m.synced && ev.Kind == Sample {
-			m.stats.Repaired++
+		f = m.create(ev, now)
+		if ev.Kind.whole() {
+			defer func() { f.shown = 0 }() // it may be silent for long
 		}
 	}
 	slow := f.Offload() == OffloadNone
-	if ev.Has&HasTCP != 0 && tcpState(ev.TCP) <= StateEstablished {
+	if ev.Has&HasTCP != 0 && tcpState(ev.TCP) <= StateEstablished && !ev.commanded() {
+		f.timed = m.looksReset(f, ev, now)
 		f.finOrig, f.finReply, f.reset = false, false, false
-		f.timed = f.looksReset(ev, now)
 	}
-	f.learn(ev, now)
+	m.learn(f, ev, now)
 	if slow && f.Offload() != OffloadNone {
 		m.stats.Offloads++
 	}
-	f.shown = true
-	f.conclude()
+	f.dumped = true
+	m.conclude(f)
+}
+
+func (m *model) create(ev *Event, now int64) *modelFlow {
+	f := &modelFlow{Flow: Flow{Orig: ev.Orig, Reply: ev.Reply, ID: ev.ID, Start: now}, shown: now}
+	if ev.Kind.whole() {
+		f.Packets, f.Bytes = ev.Packets, ev.Bytes
+	}
+	m.flows = append(m.flows, f)
+	m.stats.Created++
+	if m.syncing && m.synced && ev.Kind == Sample {
+		m.stats.Repaired++
+	}
+	return f
+}
+
+// alwaysShort tells whether it never has more time than a RST leaves.
+func (m *model) alwaysShort(f *modelFlow) bool {
+	return m.ages.Lifetime(TCP, f.Orig.DstPort, StateEstablished) <= 10*second
 }
 
 // looksReset tells whether what was established has suddenly no more time than a
-// RST leaves; time that only went by does not count.
-func (f *modelFlow) looksReset(ev *Event, now int64) bool {
-	if ev.TCP != TCPEstablished || ev.Has&HasTimeout == 0 || ev.Timeout > 10 {
+// RST leaves; time that only went by does not count, and neither does a policy that
+// gives no more.
+func (m *model) looksReset(f *modelFlow, ev *Event, now int64) bool {
+	if ev.TCP != TCPEstablished || ev.Has&HasTimeout == 0 || ev.Timeout > 10 || m.alwaysShort(f) {
 		return false
 	}
-	end := int64(uint32(now/second) + ev.Timeout)
-	old := int64(f.Expires)
-	switch {
-	case f.Status&StatusOffload != 0:
-		return true
-	case old != 0 && end < old-2:
+	end := now + int64(ev.Timeout)*second
+	switch isRead := ev.Kind == Sample || ev.Kind == Answer; {
+	case f.Status&StatusOffload != 0 && (f.reset || !isRead):
+		return true // it had none in the flowtable: that is new
+	case f.expires != 0 && end < f.expires-2*second:
 		return true
 	}
-	return f.timed && end <= old+2
+	return f.timed && end <= f.expires+2*second
 }
 
 // learn takes over what an event has; a Sample has everything.
-func (f *modelFlow) learn(ev *Event, now int64) {
+func (m *model) learn(f *modelFlow, ev *Event, now int64) {
 	whole := ev.Kind == Sample || ev.Kind == Answer
 	set := func(has Has) bool { return ev.Has&has != 0 }
+	was := f.Status
 	if set(HasStatus) {
 		f.Status = ev.Status
 	}
@@ -162,9 +203,9 @@ func (f *modelFlow) learn(ev *Event, now int64) {
 		f.Labels = ev.Labels
 	}
 	if set(HasTimeout) {
-		f.Expires = uint32(now/second) + ev.Timeout
+		f.expires = now + int64(ev.Timeout)*second
 	} else if whole {
-		f.Expires = 0
+		f.expires = 0
 	}
 	if set(HasStart) {
 		f.Start, f.started = ev.Start, true
@@ -172,40 +213,82 @@ func (f *modelFlow) learn(ev *Event, now int64) {
 	if set(HasTCP) {
 		f.TCP = ev.TCP
 	}
-	moved := false
-	for d := range 2 {
-		if set(HasCounters) && ev.Packets[d] > f.Packets[d] {
-			f.Packets[d], f.Bytes[d] = ev.Packets[d], ev.Bytes[d]
-			moved = true
-		}
+	moved := m.count(f, ev)
+	if ev.Kind == Destroy {
+		return
 	}
-	if moved || !whole {
-		f.Seen = now
+	offloaded := f.Status&StatusOffload != 0
+	if whole && moved == 2 && f.settled && offloaded {
+		f.finOrig, f.finReply, f.reset, f.timed = false, false, false, false
+	}
+	switch {
+	case !whole && !ev.commanded():
+		f.showed(now)
+	case whole && offloaded && (moved > 0 || !set(HasCounters)):
+		f.showed(now)
+	case whole && !offloaded && was&StatusOffload != 0:
+		f.shown = 0 // the time left tells when its last packet was
 	}
 }
 
-// conclude derives the state.
-func (f *modelFlow) conclude() {
+// count returns in how many directions there were packets.
+func (m *model) count(f *modelFlow, ev *Event) (moved int) {
+	f.sped = f.sped || f.Status&StatusOffload != 0
+	if ev.Has&HasCounters == 0 {
+		return 0
+	}
+	for d := range 2 {
+		if ev.Packets[d] > f.Packets[d] {
+			m.stats.Packets += ev.Packets[d] - f.Packets[d]
+			if f.sped {
+				m.stats.OffloadedPackets += ev.Packets[d] - f.Packets[d]
+			}
+			f.Packets[d], f.Bytes[d] = ev.Packets[d], ev.Bytes[d]
+			moved++
+		}
+	}
+	f.sped = f.sped && f.Status&StatusOffload != 0
+	return moved
+}
+
+// showed is for a packet now; a handshake has its time from its first on.
+func (f *modelFlow) showed(now int64) {
+	if f.Orig.Proto != TCP || f.derive() != StateNew {
+		f.shown = now
+	}
+}
+
+// conclude takes the state that follows from what was learnt.
+func (m *model) conclude(f *modelFlow) {
+	was := f.State
+	f.State = f.derive()
+	f.Candidate = f.State == StateClosed
+	if was == StateClosed && !f.Candidate {
+		m.stats.Revived++
+	}
+}
+
+func (f *modelFlow) derive() State {
+	tap := StateEstablished
+	switch {
+	case f.reset, f.finOrig && f.finReply:
+		tap = StateClosed
+	case f.finOrig, f.finReply:
+		tap = StateClosing
+	}
 	switch {
 	case f.Orig.Proto == TCP && f.Status&StatusOffload != 0:
-		switch {
-		case f.reset, f.finOrig && f.finReply:
-			f.State = StateClosed
-		case f.finOrig, f.finReply:
-			f.State = StateClosing
-		default:
-			f.State = StateEstablished
-		}
+		return tap
 	case f.Orig.Proto == TCP && f.TCP == TCPEstablished && f.timed:
-		f.State = StateClosed
+		return StateClosed
+	case f.Orig.Proto == TCP && (f.TCP == TCPTimeWait || f.TCP == TCPClose) && tap == StateClosing:
+		return StateClosing
 	case f.Orig.Proto == TCP && f.TCP != TCPNone:
-		f.State = tcpState(f.TCP)
+		return tcpState(f.TCP)
 	case f.Status&StatusSeenReply != 0:
-		f.State = StateEstablished
-	default:
-		f.State = StateNew
+		return StateEstablished
 	}
-	f.Candidate = f.State == StateClosed
+	return StateNew
 }
 
 func (m *model) destroy(f *modelFlow, ev *Event, now int64) {
@@ -215,68 +298,34 @@ func (m *model) destroy(f *modelFlow, ev *Event, now int64) {
 	if !f.isOf(ev) {
 		return
 	}
-	f.learn(ev, now)
-	why := ReasonKernel
+	m.learn(f, ev, now)
+	why := f.Reason
 	switch {
-	case f.Reason != ReasonNone:
-		why = f.Reason
-	case f.State == StateClosed && (f.reset || f.timed || f.TCP == TCPClose && !(f.finOrig && f.finReply)):
-		why = ReasonReset
-	case f.State == StateClosed:
-		why = ReasonClosed
-	case f.Expires != 0 && int64(f.Expires)-now/second <= 1:
-		why = ReasonIdle
+	case why != ReasonNone:
+	case f.Candidate:
+		why = f.closedReason()
+	case m.early(f):
+		why = ReasonKernel
+	default:
+		why = f.overReason()
 	}
 	m.remove(f, why)
 }
 
-// public returns a flow as those see it who read the table.
-func public(f Flow) Flow {
-	f.sync, f.closed, f.stamped = 0, 0, false
-	return f
+func (f *modelFlow) closedReason() Reason {
+	if !(f.finOrig && f.finReply) && (f.reset || f.timed || f.TCP == TCPClose) {
+		return ReasonReset
+	}
+	return ReasonClosed
 }
 
-// replay is the table as a watcher knows it, who sees the changes alone.
-type replay map[Key]Flow
-
-func (w replay) apply(t testing.TB, changes []Change) {
-	t.Helper()
-	for i := range changes {
-		c := &changes[i]
-		old, there := w[c.Flow.Orig]
-		switch {
-		case c.Kind == Created && there:
-			t.Fatalf("%v created twice", c.Flow.Orig)
-		case c.Kind != Created && !there:
-			t.Fatalf("%v of a flow that was never created: %v", c.Kind, c.Flow.Orig)
-		case there && (old.ID != c.Flow.ID || old.Reply != c.Flow.Reply):
-			t.Fatalf("%v: flow %v became another connection", c.Kind, c.Flow.Orig)
-		case c.Kind.Ends() != (c.Reason != ReasonNone), c.Kind.Ends() && c.Flow.Reason != c.Reason:
-			t.Fatalf("%v with reason %v, the record's is %v", c.Kind, c.Reason, c.Flow.Reason)
-		case c.Kind == Candidate && !c.Flow.Candidate:
-			t.Fatalf("candidate of a flow that is none: %+v", c.Flow)
-		}
-		if c.Kind.Ends() {
-			delete(w, c.Flow.Orig)
-			continue
-		}
-		w[c.Flow.Orig] = c.Flow
+// overReason is the reason of an end by silence.
+func (f *modelFlow) overReason() Reason {
+	switch f.State {
+	case StateClosed:
+		return f.closedReason()
+	case StateNew:
+		return ReasonHalfOpen
 	}
-}
-
-// matches fails unless the watcher knows the flow as it is. That a flow falls
-// back to half-open is no change.
-func (w replay) matches(t testing.TB, f *Flow) {
-	t.Helper()
-	g, ok := w[f.Orig]
-	if !ok {
-		t.Fatalf("a watcher does not know %v", f.Orig)
-	}
-	if g.Mark != f.Mark || g.Labels != f.Labels || g.Offload() != f.Offload() {
-		t.Fatalf("a watcher knows mark %d labels %x offload %v; they are %d %x %v",
-			g.Mark, g.Labels, g.Offload(), f.Mark, f.Labels, f.Offload())
-	}
-	if f.State != StateNew && (g.State != f.State || g.Candidate != f.Candidate) {
-		t.Fatalf("a watcher knows state %v candidate %v; they are %v %v", g.State, g.Candidate, f.State, f.Candidate)
-	}
+	return ReasonIdle
 }

@@ -11,9 +11,9 @@ type slab struct {
 
 const chunkSize = 1024
 
-type chunk [chunkSize]Flow
+type chunk [chunkSize]record
 
-func (s *slab) at(slot uint32) *Flow { return &s.chunks[slot/chunkSize][slot%chunkSize] }
+func (s *slab) at(slot uint32) *record { return &s.chunks[slot/chunkSize][slot%chunkSize] }
 
 func (s *slab) used(slot uint32) bool { return s.taken[slot/64]&(1<<(slot%64)) != 0 }
 
@@ -30,7 +30,7 @@ func (s *slab) take() uint32 {
 			s.taken = append(s.taken, make([]uint64, chunkSize/64)...)
 		}
 	}
-	*s.at(slot) = Flow{}
+	*s.at(slot) = record{generation: s.at(slot).generation + 1}
 	s.taken[slot/64] |= 1 << (slot % 64)
 	return slot
 }

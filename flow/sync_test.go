@@ -176,7 +176,7 @@ func TestSyncFindsAskedForEnd(t *testing.T) {
 	a, _, _ := tuples(t)
 	r := newRig(t)
 	r.apply(event(New, a, 1))
-	r.Delete(a, 1, ReasonCommand)
+	r.Delete(r.flow(a).Handle, ReasonCommand, r.now)
 	r.expect("evicted:command", syncStart, syncEnd)
 }
 

@@ -1,6 +1,9 @@
 package flow
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 const (
 	replied = StatusSeenReply | StatusConfirmed
@@ -139,10 +142,11 @@ func TestChangesCarryTheFlow(t *testing.T) {
 func TestFlowFields(t *testing.T) {
 	r := newRig(t)
 	k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
-	r.apply(event(New, k, 7, withTimeout(120), withMark(5), withLabel(9), withTCP(TCPSynSent)))
+	r.apply(event(New, k, 7, withTimeout(120), withMark(5), withLabel(9), withTCP(TCPEstablished)))
 	created := r.now
 	want := Flow{
-		Orig: k, Reply: k.Reverse(), ID: 7, Mark: 5, TCP: TCPSynSent, Start: created, Seen: created,
+		Handle: r.flow(k).Handle, Lifetime: usual.Lifetime(TCP, 80, StateEstablished), State: StateEstablished,
+		Orig: k, Reply: k.Reverse(), ID: 7, Mark: 5, TCP: TCPEstablished, Start: created, Seen: created,
 		Expires: uint32(created/second) + 120,
 	}
 	want.Labels[1] = 1 << 1
@@ -207,8 +211,10 @@ func TestEndReasons(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.apply(event(New, k, 1, withTimeout(tc.timeout)))
+			r.apply(event(New, k, 1, withTimeout(tc.timeout), withStatus(replied)))
 			r.expect(tc.want, tc.destroy)
+			r.apply(event(New, k, 1, withTimeout(tc.timeout)))
+			r.expect(strings.ReplaceAll(tc.want, "idle", "half-open"), tc.destroy)
 		})
 	}
 }
@@ -216,23 +222,31 @@ func TestEndReasons(t *testing.T) {
 func TestDelete(t *testing.T) {
 	r := newRig(t)
 	k := key(t, UDP, "10.0.0.5:1000", "192.0.2.1:53")
-	if r.Delete(k, 1, ReasonCommand) {
+	if r.Delete(Handle{}, ReasonCommand, r.now) {
 		t.Error("a flow that is not there can be deleted")
 	}
 	r.apply(event(New, k, 1))
-	if r.Delete(k, 2, ReasonCommand) {
-		t.Error("another connection on the tuple can be deleted")
+	h := r.flow(k).Handle
+	if r.Delete(Handle{h.slot, h.generation + 1}, ReasonCommand, r.now) || r.Delete(Handle{h.slot + 1, h.generation}, ReasonCommand, r.now) {
+		t.Error("another flow's handle deletes this one")
 	}
 	if f := r.flow(k); f.Reason != ReasonNone {
 		t.Errorf("the flow is marked %v", f.Reason)
 	}
-	if !r.Delete(k, 1, ReasonCommand) || !r.Delete(k, 1, ReasonClosed) {
+	if !r.Delete(h, ReasonCommand, r.now) || !r.Delete(h, ReasonClosed, r.now) {
 		t.Error("a flow that is there cannot be deleted")
 	}
 	r.expect("evicted:command", event(Destroy, k, 1))
 	r.gone(k)
 	if n := r.Stats().Ended[ReasonCommand]; n != 1 {
 		t.Errorf("%d flows ended by command, want 1", n)
+	}
+	if _, ok := r.Get(h); ok || r.Delete(h, ReasonCommand, r.now) {
+		t.Error("a handle outlives its flow")
+	}
+	r.apply(event(New, k, 2)) // in the same place
+	if _, ok := r.Get(h); ok || r.Delete(h, ReasonCommand, r.now) {
+		t.Error("a handle names the next flow in its place")
 	}
 }
 

@@ -30,8 +30,8 @@ func TestFINBothWays(t *testing.T) {
 func TestFINOfTheReplyFirst(t *testing.T) {
 	r, f := offloaded(t)
 	r.expect("closing candidate", sighting(FIN, f.Reply), sighting(FIN, f.Orig))
-	if got := r.flow(f.Orig); got.ClosedReason() != ReasonClosed {
-		t.Errorf("closed by FIN, reason %v", got.ClosedReason())
+	if why := r.closedReason(f.Orig); why != ReasonClosed {
+		t.Errorf("closed by FIN, reason %v", why)
 	}
 	r.expect("expired:closed", event(Destroy, f.Orig, 5))
 }
@@ -44,19 +44,26 @@ func TestRST(t *testing.T) {
 			k = f.Reply
 		}
 		r.expect("candidate", sighting(RST, k))
-		if got := r.flow(f.Orig); got.ClosedReason() != ReasonReset {
-			t.Errorf("closed by RST, reason %v", got.ClosedReason())
+		if why := r.closedReason(f.Orig); why != ReasonReset {
+			t.Errorf("closed by RST, reason %v", why)
 		}
 		r.expect("expired:reset", event(Destroy, f.Orig, 5))
 	}
 }
 
-// The tap sees packets before translation: other views are no sightings.
-func TestSightingElsewhere(t *testing.T) {
+// In the forward hook a packet looks as it does between the translations: turned
+// round it is the flow's other tuple.
+func TestSightingBetweenTranslations(t *testing.T) {
 	r, f := offloaded(t)
-	for _, k := range []Key{f.Orig.Reverse(), f.Reply.Reverse(), key(t, TCP, "10.9.9.9:1", "192.0.2.1:80")} {
-		r.expect("", sighting(RST, k), sighting(FIN, k))
+	r.expect("closing", sighting(FIN, f.Reply.Reverse())) // of the original direction
+	r.expect("", sighting(FIN, f.Orig), sighting(FIN, f.Orig))
+	r.expect("candidate", sighting(FIN, f.Orig.Reverse()))
+	if why := r.closedReason(f.Orig); why != ReasonClosed {
+		t.Errorf("closed by FIN, reason %v", why)
 	}
+	r, _ = offloaded(t)
+	k := key(t, TCP, "10.9.9.9:1", "192.0.2.1:80")
+	r.expect("", sighting(RST, k), sighting(FIN, k))
 }
 
 // Destroy has the TCP state that conntrack was left with when the flow went to
@@ -142,7 +149,7 @@ func TestRSTThatLeavesTheTimeoutAlone(t *testing.T) {
 			if !f.Candidate {
 				return
 			}
-			if why := f.ClosedReason(); why != ReasonReset {
+			if why := r.closedReason(f.Orig); why != ReasonReset {
 				t.Errorf("reason %v", why)
 			}
 			r.expect("established", event(Update, f.Orig, 5, withTCP(TCPEstablished), withTimeout(300)))
@@ -164,4 +171,48 @@ func TestAgeingIsNoRST(t *testing.T) {
 	}
 	r = newRig(t)
 	r.expect("new", event(Update, k, 1, withStatus(replied), withTCP(TCPEstablished), withTimeout(5)))
+}
+
+// The tap tells of a FIN or RST up to 0.3 s late: what it says of a tuple just after
+// another connection has ended on it is of that one.
+func TestSightingOfTheOneBefore(t *testing.T) {
+	for _, wait := range []int64{0, tapDelay - 1, tapDelay} {
+		r := newRig(t)
+		k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
+		r.apply(event(New, k, 1, withTCP(TCPEstablished), withStatus(offload)))
+		r.Apply(nil, event(Destroy, k, 1), r.now)
+		r.Apply(nil, event(New, k, 2, withTCP(TCPEstablished), withStatus(offload)), r.now)
+		r.Apply(nil, sighting(RST, k), r.now+wait)
+		want := StateEstablished
+		if wait == tapDelay {
+			want = StateClosed
+		}
+		if s := r.flow(k).State; s != want {
+			t.Errorf("a RST %d ms after it began leaves it %v, want %v", wait/1e6, s, want)
+		}
+	}
+}
+
+// One FIN opens nothing again that conntrack has closed, but its word after that is
+// that of a flow with one FIN.
+func TestSightingOpensNothing(t *testing.T) {
+	for _, state := range []TCPState{TCPTimeWait, TCPClose} {
+		k := key(t, TCP, "10.0.0.5:1000", "192.0.2.1:80")
+		r := newRig(t)
+		r.expect("new candidate", event(New, k, 1, withTCP(state), withStatus(replied)))
+		r.expect("", sighting(FIN, k))
+		r.expect("closing", event(Answer, k, 1, withTCP(state), withStatus(replied), withTimeout(10)))
+		r.expect("candidate", event(Answer, k, 1, withTCP(state), withStatus(replied), withTimeout(9)), sighting(FIN, k.Reverse()))
+	}
+}
+
+// A read that shows so little time after the flowtable needs a RST beside it.
+func TestReadThatLooksReset(t *testing.T) {
+	read := event(Answer, natFlow(t).Orig, 5, withStatus(replied), withTCP(TCPEstablished), withTimeout(9))
+	r, _ := offloaded(t)
+	r.expect("onloaded", read)
+	r, f := offloaded(t)
+	r.expect("candidate onloaded", sighting(RST, f.Orig), read)
+	r, f = offloaded(t)
+	r.expect("onloaded candidate", read, sighting(RST, f.Orig))
 }

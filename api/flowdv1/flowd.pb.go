@@ -212,27 +212,32 @@ func (x *Tuple) GetZone() uint32 {
 // Flow is one connection. Counters and times are as of the last time the kernel
 // was read.
 type Flow struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // IP protocol number
-	Orig          *Tuple                 `protobuf:"bytes,2,opt,name=orig,proto3" json:"orig,omitempty"`          // of the first packet
-	Reply         *Tuple                 `protobuf:"bytes,3,opt,name=reply,proto3" json:"reply,omitempty"`        // of the answers, as they arrive: with NAT not orig turned round
-	Id            uint32                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`             // conntrack id: a hash of 32 bits, unique only together with the tuple
-	State         State                  `protobuf:"varint,5,opt,name=state,proto3,enum=flowd.v1.State" json:"state,omitempty"`
-	Offload       Offload                `protobuf:"varint,6,opt,name=offload,proto3,enum=flowd.v1.Offload" json:"offload,omitempty"`
-	Candidate     bool                   `protobuf:"varint,7,opt,name=candidate,proto3" json:"candidate,omitempty"`  // closed; evicted when it stays silent
-	Mark          uint32                 `protobuf:"varint,8,opt,name=mark,proto3" json:"mark,omitempty"`            // connection mark
-	Labels        []uint32               `protobuf:"varint,9,rep,packed,name=labels,proto3" json:"labels,omitempty"` // numbers of the connection labels that are set
-	PacketsOrig   uint64                 `protobuf:"varint,10,opt,name=packets_orig,json=packetsOrig,proto3" json:"packets_orig,omitempty"`
-	PacketsReply  uint64                 `protobuf:"varint,11,opt,name=packets_reply,json=packetsReply,proto3" json:"packets_reply,omitempty"`
-	BytesOrig     uint64                 `protobuf:"varint,12,opt,name=bytes_orig,json=bytesOrig,proto3" json:"bytes_orig,omitempty"` // of layer 3
-	BytesReply    uint64                 `protobuf:"varint,13,opt,name=bytes_reply,json=bytesReply,proto3" json:"bytes_reply,omitempty"`
-	StartNs       int64                  `protobuf:"varint,14,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`          // since the Unix epoch
-	SeenNs        int64                  `protobuf:"varint,15,opt,name=seen_ns,json=seenNs,proto3" json:"seen_ns,omitempty"`             // when the last packets were noticed, likewise
-	ExpiresS      *uint32                `protobuf:"varint,16,opt,name=expires_s,json=expiresS,proto3,oneof" json:"expires_s,omitempty"` // until the kernel lets go; unset while it does not age the flow
-	TcpState      uint32                 `protobuf:"varint,17,opt,name=tcp_state,json=tcpState,proto3" json:"tcp_state,omitempty"`       // enum tcp_conntrack; 0 where there is none
-	Status        uint32                 `protobuf:"varint,18,opt,name=status,proto3" json:"status,omitempty"`                           // conntrack status bits, enum ip_conntrack_status
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Protocol     uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // IP protocol number
+	Orig         *Tuple                 `protobuf:"bytes,2,opt,name=orig,proto3" json:"orig,omitempty"`          // of the first packet
+	Reply        *Tuple                 `protobuf:"bytes,3,opt,name=reply,proto3" json:"reply,omitempty"`        // of the answers, as they arrive: with NAT not orig turned round
+	Id           uint32                 `protobuf:"varint,4,opt,name=id,proto3" json:"id,omitempty"`             // conntrack id: a hash of 32 bits, unique only together with the tuple
+	State        State                  `protobuf:"varint,5,opt,name=state,proto3,enum=flowd.v1.State" json:"state,omitempty"`
+	Offload      Offload                `protobuf:"varint,6,opt,name=offload,proto3,enum=flowd.v1.Offload" json:"offload,omitempty"`
+	Candidate    bool                   `protobuf:"varint,7,opt,name=candidate,proto3" json:"candidate,omitempty"`  // closed; evicted when it stays silent
+	Mark         uint32                 `protobuf:"varint,8,opt,name=mark,proto3" json:"mark,omitempty"`            // connection mark
+	Labels       []uint32               `protobuf:"varint,9,rep,packed,name=labels,proto3" json:"labels,omitempty"` // numbers of the connection labels that are set
+	PacketsOrig  uint64                 `protobuf:"varint,10,opt,name=packets_orig,json=packetsOrig,proto3" json:"packets_orig,omitempty"`
+	PacketsReply uint64                 `protobuf:"varint,11,opt,name=packets_reply,json=packetsReply,proto3" json:"packets_reply,omitempty"`
+	BytesOrig    uint64                 `protobuf:"varint,12,opt,name=bytes_orig,json=bytesOrig,proto3" json:"bytes_orig,omitempty"` // of layer 3
+	BytesReply   uint64                 `protobuf:"varint,13,opt,name=bytes_reply,json=bytesReply,proto3" json:"bytes_reply,omitempty"`
+	StartNs      int64                  `protobuf:"varint,14,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`             // since the Unix epoch
+	SeenNs       int64                  `protobuf:"varint,15,opt,name=seen_ns,json=seenNs,proto3" json:"seen_ns,omitempty"`                // when the last packets were noticed, likewise
+	ExpiresS     *uint32                `protobuf:"varint,16,opt,name=expires_s,json=expiresS,proto3,oneof" json:"expires_s,omitempty"`    // until it ends if it shows no packet, rounded up; unset once it has ended
+	TcpState     uint32                 `protobuf:"varint,17,opt,name=tcp_state,json=tcpState,proto3" json:"tcp_state,omitempty"`          // enum tcp_conntrack; 0 where there is none
+	Status       uint32                 `protobuf:"varint,18,opt,name=status,proto3" json:"status,omitempty"`                              // conntrack status bits, enum ip_conntrack_status
+	LifetimeS    uint32                 `protobuf:"varint,19,opt,name=lifetime_s,json=lifetimeS,proto3" json:"lifetime_s,omitempty"`       // it ends when it shows no packet for this long
+	OwnLifetime  bool                   `protobuf:"varint,20,opt,name=own_lifetime,json=ownLifetime,proto3" json:"own_lifetime,omitempty"` // a program gave it a lifetime of its own; else all is the policy's
+	// Until the kernel lets go, unless a packet comes or flowd gives it more time;
+	// unset while the kernel does not age the flow: it is offloaded.
+	KernelExpiresS *uint32 `protobuf:"varint,21,opt,name=kernel_expires_s,json=kernelExpiresS,proto3,oneof" json:"kernel_expires_s,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
@@ -387,6 +392,27 @@ func (x *Flow) GetTcpState() uint32 {
 func (x *Flow) GetStatus() uint32 {
 	if x != nil {
 		return x.Status
+	}
+	return 0
+}
+
+func (x *Flow) GetLifetimeS() uint32 {
+	if x != nil {
+		return x.LifetimeS
+	}
+	return 0
+}
+
+func (x *Flow) GetOwnLifetime() bool {
+	if x != nil {
+		return x.OwnLifetime
+	}
+	return false
+}
+
+func (x *Flow) GetKernelExpiresS() uint32 {
+	if x != nil && x.KernelExpiresS != nil {
+		return *x.KernelExpiresS
 	}
 	return 0
 }
@@ -669,6 +695,65 @@ func (x *GetFlowRequest) GetFilter() *Filter {
 	return nil
 }
 
+// UpdateFlowRequest: what is unset stays as it is, but something must be set.
+type UpdateFlowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A whole tuple, or a conntrack id. A whole tuple with its zone (0 where there
+	// are none) is found at once; for any other the table is looked through.
+	Filter *Filter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// How long the flow may show no packet, at most 864000, which are ten days; 0
+	// gives it back to the policy. It holds while the flow is established, and
+	// before where it is shorter; half-closed too, but not for one that has closed.
+	// As the table fills up it is shortened as all lifetimes are.
+	LifetimeS     *uint32 `protobuf:"varint,2,opt,name=lifetime_s,json=lifetimeS,proto3,oneof" json:"lifetime_s,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateFlowRequest) Reset() {
+	*x = UpdateFlowRequest{}
+	mi := &file_flowd_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateFlowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateFlowRequest) ProtoMessage() {}
+
+func (x *UpdateFlowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_flowd_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateFlowRequest.ProtoReflect.Descriptor instead.
+func (*UpdateFlowRequest) Descriptor() ([]byte, []int) {
+	return file_flowd_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateFlowRequest) GetFilter() *Filter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *UpdateFlowRequest) GetLifetimeS() uint32 {
+	if x != nil && x.LifetimeS != nil {
+		return *x.LifetimeS
+	}
+	return 0
+}
+
 type EvictFlowsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Filter        *Filter                `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"` // an empty filter is refused unless all is set
@@ -679,7 +764,7 @@ type EvictFlowsRequest struct {
 
 func (x *EvictFlowsRequest) Reset() {
 	*x = EvictFlowsRequest{}
-	mi := &file_flowd_proto_msgTypes[6]
+	mi := &file_flowd_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -691,7 +776,7 @@ func (x *EvictFlowsRequest) String() string {
 func (*EvictFlowsRequest) ProtoMessage() {}
 
 func (x *EvictFlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[6]
+	mi := &file_flowd_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -704,7 +789,7 @@ func (x *EvictFlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictFlowsRequest.ProtoReflect.Descriptor instead.
 func (*EvictFlowsRequest) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{6}
+	return file_flowd_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EvictFlowsRequest) GetFilter() *Filter {
@@ -732,7 +817,7 @@ type EvictFlowsResponse struct {
 
 func (x *EvictFlowsResponse) Reset() {
 	*x = EvictFlowsResponse{}
-	mi := &file_flowd_proto_msgTypes[7]
+	mi := &file_flowd_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +829,7 @@ func (x *EvictFlowsResponse) String() string {
 func (*EvictFlowsResponse) ProtoMessage() {}
 
 func (x *EvictFlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[7]
+	mi := &file_flowd_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +842,7 @@ func (x *EvictFlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictFlowsResponse.ProtoReflect.Descriptor instead.
 func (*EvictFlowsResponse) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{7}
+	return file_flowd_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *EvictFlowsResponse) GetEvicted() uint64 {
@@ -791,7 +876,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_flowd_proto_msgTypes[8]
+	mi := &file_flowd_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +888,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[8]
+	mi := &file_flowd_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +901,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{8}
+	return file_flowd_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchRequest) GetFilter() *Filter {
@@ -843,7 +928,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_flowd_proto_msgTypes[9]
+	mi := &file_flowd_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +940,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[9]
+	mi := &file_flowd_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +953,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{9}
+	return file_flowd_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchResponse) GetChanges() []*Change {
@@ -887,19 +972,27 @@ func (x *WatchResponse) GetNextSeq() uint64 {
 
 // Change is one thing that happened to one flow.
 type Change struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
-	TimeNs        int64                  `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // since the Unix epoch
-	Event         string                 `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`                  // new, established, offloaded, onloaded, closing, candidate, marked, evicted, expired
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`                // of an end: closed, reset, idle, command, kernel, lost
-	Flow          *Flow                  `protobuf:"bytes,5,opt,name=flow,proto3" json:"flow,omitempty"`                    // at the time of the change; of an end: the final counters
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Seq    uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	TimeNs int64                  `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // since the Unix epoch
+	// new, established, offloaded, onloaded (back to the slow path), closing,
+	// candidate, marked, or one of three ends: evicted (flowd deleted it), expired
+	// (its lifetime was over, or the kernel or another program deleted it), recycled
+	// (flowd deleted it as its room was needed).
+	Event string `protobuf:"bytes,3,opt,name=event,proto3" json:"event,omitempty"`
+	// Of an end, and of nothing else: closed, reset, idle, half-open (never answered,
+	// or TCP's handshake not completed in time), recycled, command, kernel, lost.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// At the time of the change; of an end: the final counters. time_ns less
+	// start_ns is then how long the flow lasted.
+	Flow          *Flow `protobuf:"bytes,5,opt,name=flow,proto3" json:"flow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_flowd_proto_msgTypes[10]
+	mi := &file_flowd_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1004,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[10]
+	mi := &file_flowd_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1017,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{10}
+	return file_flowd_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Change) GetSeq() uint64 {
@@ -970,7 +1063,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_flowd_proto_msgTypes[11]
+	mi := &file_flowd_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1075,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[11]
+	mi := &file_flowd_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1088,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{11}
+	return file_flowd_proto_rawDescGZIP(), []int{12}
 }
 
 // Status: gauges are of the time of the call, counts since the daemon started.
@@ -1009,6 +1102,7 @@ type Status struct {
 	Config        string                 `protobuf:"bytes,6,opt,name=config,proto3" json:"config,omitempty"`   // file in force; empty: built-in defaults
 	Ready         bool                   `protobuf:"varint,7,opt,name=ready,proto3" json:"ready,omitempty"`    // the table is complete
 	Table         *Status_Table          `protobuf:"bytes,8,opt,name=table,proto3" json:"table,omitempty"`
+	Rates         *Status_Rates          `protobuf:"bytes,12,opt,name=rates,proto3" json:"rates,omitempty"`
 	Path          *Status_Path           `protobuf:"bytes,9,opt,name=path,proto3" json:"path,omitempty"`
 	Events        *Status_Events         `protobuf:"bytes,10,opt,name=events,proto3" json:"events,omitempty"`
 	Settings      []string               `protobuf:"bytes,11,rep,name=settings,proto3" json:"settings,omitempty"` // sysctls that flowd changed, or could not
@@ -1018,7 +1112,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_flowd_proto_msgTypes[12]
+	mi := &file_flowd_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1124,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[12]
+	mi := &file_flowd_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1137,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{12}
+	return file_flowd_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Status) GetVersion() string {
@@ -1102,6 +1196,13 @@ func (x *Status) GetTable() *Status_Table {
 	return nil
 }
 
+func (x *Status) GetRates() *Status_Rates {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
 func (x *Status) GetPath() *Status_Path {
 	if x != nil {
 		return x.Path
@@ -1131,7 +1232,7 @@ type GetRulesetRequest struct {
 
 func (x *GetRulesetRequest) Reset() {
 	*x = GetRulesetRequest{}
-	mi := &file_flowd_proto_msgTypes[13]
+	mi := &file_flowd_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1244,7 @@ func (x *GetRulesetRequest) String() string {
 func (*GetRulesetRequest) ProtoMessage() {}
 
 func (x *GetRulesetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[13]
+	mi := &file_flowd_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1257,7 @@ func (x *GetRulesetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRulesetRequest.ProtoReflect.Descriptor instead.
 func (*GetRulesetRequest) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{13}
+	return file_flowd_proto_rawDescGZIP(), []int{14}
 }
 
 type Ruleset struct {
@@ -1168,7 +1269,7 @@ type Ruleset struct {
 
 func (x *Ruleset) Reset() {
 	*x = Ruleset{}
-	mi := &file_flowd_proto_msgTypes[14]
+	mi := &file_flowd_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1281,7 @@ func (x *Ruleset) String() string {
 func (*Ruleset) ProtoMessage() {}
 
 func (x *Ruleset) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[14]
+	mi := &file_flowd_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1294,7 @@ func (x *Ruleset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ruleset.ProtoReflect.Descriptor instead.
 func (*Ruleset) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{14}
+	return file_flowd_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Ruleset) GetNft() string {
@@ -1218,13 +1319,22 @@ type Status_Table struct {
 	KernelInsertFailed uint64 `protobuf:"varint,10,opt,name=kernel_insert_failed,json=kernelInsertFailed,proto3" json:"kernel_insert_failed,omitempty"` // connections that clashed with others
 	KernelDrops        uint64 `protobuf:"varint,11,opt,name=kernel_drops,json=kernelDrops,proto3" json:"kernel_drops,omitempty"`                        // packets dropped: table full, or memory short
 	KernelEarlyDrops   uint64 `protobuf:"varint,12,opt,name=kernel_early_drops,json=kernelEarlyDrops,proto3" json:"kernel_early_drops,omitempty"`       // connections that had to go because the table was full
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	Limit              uint64 `protobuf:"varint,13,opt,name=limit,proto3" json:"limit,omitempty"`                                                       // flows there may be; at the limit one goes for each that comes; 0: as many as come
+	HalfOpen           uint64 `protobuf:"varint,14,opt,name=half_open,json=halfOpen,proto3" json:"half_open,omitempty"`                                 // gauge: no answer seen, or TCP's handshake not complete
+	ShortenedPercent   uint32 `protobuf:"varint,15,opt,name=shortened_percent,json=shortenedPercent,proto3" json:"shortened_percent,omitempty"`         // gauge: by how much lifetimes are shortened, as the table is full
+	WheelLagNs         int64  `protobuf:"varint,16,opt,name=wheel_lag_ns,json=wheelLagNs,proto3" json:"wheel_lag_ns,omitempty"`                         // gauge: by how much flows are looked at too late
+	Revived            uint64 `protobuf:"varint,17,opt,name=revived,proto3" json:"revived,omitempty"`                                                   // times a closed flow showed life and was kept
+	// Of both directions, counted when flowd learns of them: of an offloaded flow,
+	// which causes no events, when it is read next or ends, all at once.
+	Packets          uint64 `protobuf:"varint,18,opt,name=packets,proto3" json:"packets,omitempty"`
+	OffloadedPackets uint64 `protobuf:"varint,19,opt,name=offloaded_packets,json=offloadedPackets,proto3" json:"offloaded_packets,omitempty"` // those that came by the flowtable
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Status_Table) Reset() {
 	*x = Status_Table{}
-	mi := &file_flowd_proto_msgTypes[15]
+	mi := &file_flowd_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1346,7 @@ func (x *Status_Table) String() string {
 func (*Status_Table) ProtoMessage() {}
 
 func (x *Status_Table) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[15]
+	mi := &file_flowd_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1359,7 @@ func (x *Status_Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Table.ProtoReflect.Descriptor instead.
 func (*Status_Table) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{12, 0}
+	return file_flowd_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *Status_Table) GetFlows() uint64 {
@@ -1336,24 +1446,161 @@ func (x *Status_Table) GetKernelEarlyDrops() uint64 {
 	return 0
 }
 
+func (x *Status_Table) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Status_Table) GetHalfOpen() uint64 {
+	if x != nil {
+		return x.HalfOpen
+	}
+	return 0
+}
+
+func (x *Status_Table) GetShortenedPercent() uint32 {
+	if x != nil {
+		return x.ShortenedPercent
+	}
+	return 0
+}
+
+func (x *Status_Table) GetWheelLagNs() int64 {
+	if x != nil {
+		return x.WheelLagNs
+	}
+	return 0
+}
+
+func (x *Status_Table) GetRevived() uint64 {
+	if x != nil {
+		return x.Revived
+	}
+	return 0
+}
+
+func (x *Status_Table) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Status_Table) GetOffloadedPackets() uint64 {
+	if x != nil {
+		return x.OffloadedPackets
+	}
+	return 0
+}
+
+// Rates are means over the last ten seconds or so. Packets count in the second in
+// which flowd learns of them.
+type Status_Rates struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	CreatedPerS          float64                `protobuf:"fixed64,1,opt,name=created_per_s,json=createdPerS,proto3" json:"created_per_s,omitempty"`
+	OffloadsPerS         float64                `protobuf:"fixed64,2,opt,name=offloads_per_s,json=offloadsPerS,proto3" json:"offloads_per_s,omitempty"`
+	EndedPerS            float64                `protobuf:"fixed64,3,opt,name=ended_per_s,json=endedPerS,proto3" json:"ended_per_s,omitempty"`
+	RecycledPerS         float64                `protobuf:"fixed64,4,opt,name=recycled_per_s,json=recycledPerS,proto3" json:"recycled_per_s,omitempty"`
+	PacketsPerS          float64                `protobuf:"fixed64,5,opt,name=packets_per_s,json=packetsPerS,proto3" json:"packets_per_s,omitempty"`
+	OffloadedPacketsPerS float64                `protobuf:"fixed64,6,opt,name=offloaded_packets_per_s,json=offloadedPacketsPerS,proto3" json:"offloaded_packets_per_s,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *Status_Rates) Reset() {
+	*x = Status_Rates{}
+	mi := &file_flowd_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Status_Rates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Status_Rates) ProtoMessage() {}
+
+func (x *Status_Rates) ProtoReflect() protoreflect.Message {
+	mi := &file_flowd_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Status_Rates.ProtoReflect.Descriptor instead.
+func (*Status_Rates) Descriptor() ([]byte, []int) {
+	return file_flowd_proto_rawDescGZIP(), []int{13, 1}
+}
+
+func (x *Status_Rates) GetCreatedPerS() float64 {
+	if x != nil {
+		return x.CreatedPerS
+	}
+	return 0
+}
+
+func (x *Status_Rates) GetOffloadsPerS() float64 {
+	if x != nil {
+		return x.OffloadsPerS
+	}
+	return 0
+}
+
+func (x *Status_Rates) GetEndedPerS() float64 {
+	if x != nil {
+		return x.EndedPerS
+	}
+	return 0
+}
+
+func (x *Status_Rates) GetRecycledPerS() float64 {
+	if x != nil {
+		return x.RecycledPerS
+	}
+	return 0
+}
+
+func (x *Status_Rates) GetPacketsPerS() float64 {
+	if x != nil {
+		return x.PacketsPerS
+	}
+	return 0
+}
+
+func (x *Status_Rates) GetOffloadedPacketsPerS() float64 {
+	if x != nil {
+		return x.OffloadedPacketsPerS
+	}
+	return 0
+}
+
 type Status_Path struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offload       string                 `protobuf:"bytes,1,opt,name=offload,proto3" json:"offload,omitempty"`   // wanted: off or software
 	Degraded      string                 `protobuf:"bytes,2,opt,name=degraded,proto3" json:"degraded,omitempty"` // why there is no offload although it is wanted; empty: nothing wrong
-	Tap           bool                   `protobuf:"varint,3,opt,name=tap,proto3" json:"tap,omitempty"`          // FIN and RST of offloaded flows are watched at ingress
+	Tap           bool                   `protobuf:"varint,3,opt,name=tap,proto3" json:"tap,omitempty"`          // FIN and RST of offloaded flows are watched
 	AfterPackets  uint64                 `protobuf:"varint,4,opt,name=after_packets,json=afterPackets,proto3" json:"after_packets,omitempty"`
 	Devices       []string               `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`                             // in the flowtable
 	Missing       []string               `protobuf:"bytes,6,rep,name=missing,proto3" json:"missing,omitempty"`                             // named in the configuration, but not there
 	Repairs       uint64                 `protobuf:"varint,7,opt,name=repairs,proto3" json:"repairs,omitempty"`                            // times another program damaged the ruleset and flowd restored it
 	SlowPackets   uint64                 `protobuf:"varint,8,opt,name=slow_packets,json=slowPackets,proto3" json:"slow_packets,omitempty"` // forwarded through the slow path since the ruleset was loaded
 	SlowBytes     uint64                 `protobuf:"varint,9,opt,name=slow_bytes,json=slowBytes,proto3" json:"slow_bytes,omitempty"`
+	PerSource     uint32                 `protobuf:"varint,10,opt,name=per_source,json=perSource,proto3" json:"per_source,omitempty"`          // connections that one source address may hold; 0: no limit
+	QuotaPackets  uint64                 `protobuf:"varint,11,opt,name=quota_packets,json=quotaPackets,proto3" json:"quota_packets,omitempty"` // first packets dropped because their source held that many
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Status_Path) Reset() {
 	*x = Status_Path{}
-	mi := &file_flowd_proto_msgTypes[16]
+	mi := &file_flowd_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1612,7 @@ func (x *Status_Path) String() string {
 func (*Status_Path) ProtoMessage() {}
 
 func (x *Status_Path) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[16]
+	mi := &file_flowd_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1625,7 @@ func (x *Status_Path) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Path.ProtoReflect.Descriptor instead.
 func (*Status_Path) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{12, 1}
+	return file_flowd_proto_rawDescGZIP(), []int{13, 2}
 }
 
 func (x *Status_Path) GetOffload() string {
@@ -1444,6 +1691,20 @@ func (x *Status_Path) GetSlowBytes() uint64 {
 	return 0
 }
 
+func (x *Status_Path) GetPerSource() uint32 {
+	if x != nil {
+		return x.PerSource
+	}
+	return 0
+}
+
+func (x *Status_Path) GetQuotaPackets() uint64 {
+	if x != nil {
+		return x.QuotaPackets
+	}
+	return 0
+}
+
 type Status_Events struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Decoded        uint64                 `protobuf:"varint,1,opt,name=decoded,proto3" json:"decoded,omitempty"`
@@ -1462,7 +1723,7 @@ type Status_Events struct {
 
 func (x *Status_Events) Reset() {
 	*x = Status_Events{}
-	mi := &file_flowd_proto_msgTypes[17]
+	mi := &file_flowd_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1735,7 @@ func (x *Status_Events) String() string {
 func (*Status_Events) ProtoMessage() {}
 
 func (x *Status_Events) ProtoReflect() protoreflect.Message {
-	mi := &file_flowd_proto_msgTypes[17]
+	mi := &file_flowd_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1748,7 @@ func (x *Status_Events) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status_Events.ProtoReflect.Descriptor instead.
 func (*Status_Events) Descriptor() ([]byte, []int) {
-	return file_flowd_proto_rawDescGZIP(), []int{12, 2}
+	return file_flowd_proto_rawDescGZIP(), []int{13, 3}
 }
 
 func (x *Status_Events) GetDecoded() uint64 {
@@ -1570,7 +1831,7 @@ const file_flowd_proto_rawDesc = "" +
 	"\x03dst\x18\x02 \x01(\fR\x03dst\x12\x14\n" +
 	"\x05sport\x18\x03 \x01(\rR\x05sport\x12\x14\n" +
 	"\x05dport\x18\x04 \x01(\rR\x05dport\x12\x12\n" +
-	"\x04zone\x18\x05 \x01(\rR\x04zone\"\xbd\x04\n" +
+	"\x04zone\x18\x05 \x01(\rR\x04zone\"\xc3\x05\n" +
 	"\x04Flow\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12#\n" +
 	"\x04orig\x18\x02 \x01(\v2\x0f.flowd.v1.TupleR\x04orig\x12%\n" +
@@ -1592,9 +1853,14 @@ const file_flowd_proto_rawDesc = "" +
 	"\aseen_ns\x18\x0f \x01(\x03R\x06seenNs\x12 \n" +
 	"\texpires_s\x18\x10 \x01(\rH\x00R\bexpiresS\x88\x01\x01\x12\x1b\n" +
 	"\ttcp_state\x18\x11 \x01(\rR\btcpState\x12\x16\n" +
-	"\x06status\x18\x12 \x01(\rR\x06statusB\f\n" +
+	"\x06status\x18\x12 \x01(\rR\x06status\x12\x1d\n" +
 	"\n" +
-	"_expires_s\"\x95\x03\n" +
+	"lifetime_s\x18\x13 \x01(\rR\tlifetimeS\x12!\n" +
+	"\fown_lifetime\x18\x14 \x01(\bR\vownLifetime\x12-\n" +
+	"\x10kernel_expires_s\x18\x15 \x01(\rH\x01R\x0ekernelExpiresS\x88\x01\x01B\f\n" +
+	"\n" +
+	"_expires_sB\x13\n" +
+	"\x11_kernel_expires_s\"\x95\x03\n" +
 	"\x06Filter\x12\x1f\n" +
 	"\bprotocol\x18\x01 \x01(\rH\x00R\bprotocol\x88\x01\x01\x12\x10\n" +
 	"\x03src\x18\x02 \x01(\tR\x03src\x12\x10\n" +
@@ -1624,7 +1890,12 @@ const file_flowd_proto_rawDesc = "" +
 	"\x05flows\x18\x01 \x03(\v2\x0e.flowd.v1.FlowR\x05flows\x12\x19\n" +
 	"\bnext_seq\x18\x02 \x01(\x04R\anextSeq\":\n" +
 	"\x0eGetFlowRequest\x12(\n" +
-	"\x06filter\x18\x01 \x01(\v2\x10.flowd.v1.FilterR\x06filter\"O\n" +
+	"\x06filter\x18\x01 \x01(\v2\x10.flowd.v1.FilterR\x06filter\"p\n" +
+	"\x11UpdateFlowRequest\x12(\n" +
+	"\x06filter\x18\x01 \x01(\v2\x10.flowd.v1.FilterR\x06filter\x12\"\n" +
+	"\n" +
+	"lifetime_s\x18\x02 \x01(\rH\x00R\tlifetimeS\x88\x01\x01B\r\n" +
+	"\v_lifetime_s\"O\n" +
 	"\x11EvictFlowsRequest\x12(\n" +
 	"\x06filter\x18\x01 \x01(\v2\x10.flowd.v1.FilterR\x06filter\x12\x10\n" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"t\n" +
@@ -1644,7 +1915,7 @@ const file_flowd_proto_rawDesc = "" +
 	"\x05event\x18\x03 \x01(\tR\x05event\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\"\n" +
 	"\x04flow\x18\x05 \x01(\v2\x0e.flowd.v1.FlowR\x04flow\"\x12\n" +
-	"\x10GetStatusRequest\"\x83\v\n" +
+	"\x10GetStatusRequest\"\xcd\x0f\n" +
 	"\x06Status\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x1d\n" +
@@ -1654,11 +1925,12 @@ const file_flowd_proto_rawDesc = "" +
 	"\anetwork\x18\x05 \x01(\tR\anetwork\x12\x16\n" +
 	"\x06config\x18\x06 \x01(\tR\x06config\x12\x14\n" +
 	"\x05ready\x18\a \x01(\bR\x05ready\x12,\n" +
-	"\x05table\x18\b \x01(\v2\x16.flowd.v1.Status.TableR\x05table\x12)\n" +
+	"\x05table\x18\b \x01(\v2\x16.flowd.v1.Status.TableR\x05table\x12,\n" +
+	"\x05rates\x18\f \x01(\v2\x16.flowd.v1.Status.RatesR\x05rates\x12)\n" +
 	"\x04path\x18\t \x01(\v2\x15.flowd.v1.Status.PathR\x04path\x12/\n" +
 	"\x06events\x18\n" +
 	" \x01(\v2\x17.flowd.v1.Status.EventsR\x06events\x12\x1a\n" +
-	"\bsettings\x18\v \x03(\tR\bsettings\x1a\xed\x03\n" +
+	"\bsettings\x18\v \x03(\tR\bsettings\x1a\xd0\x05\n" +
 	"\x05Table\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x04R\x05flows\x12\x1c\n" +
 	"\toffloaded\x18\x02 \x01(\x04R\toffloaded\x12\x1a\n" +
@@ -1674,11 +1946,26 @@ const file_flowd_proto_rawDesc = "" +
 	"\x14kernel_insert_failed\x18\n" +
 	" \x01(\x04R\x12kernelInsertFailed\x12!\n" +
 	"\fkernel_drops\x18\v \x01(\x04R\vkernelDrops\x12,\n" +
-	"\x12kernel_early_drops\x18\f \x01(\x04R\x10kernelEarlyDrops\x1a8\n" +
+	"\x12kernel_early_drops\x18\f \x01(\x04R\x10kernelEarlyDrops\x12\x14\n" +
+	"\x05limit\x18\r \x01(\x04R\x05limit\x12\x1b\n" +
+	"\thalf_open\x18\x0e \x01(\x04R\bhalfOpen\x12+\n" +
+	"\x11shortened_percent\x18\x0f \x01(\rR\x10shortenedPercent\x12 \n" +
+	"\fwheel_lag_ns\x18\x10 \x01(\x03R\n" +
+	"wheelLagNs\x12\x18\n" +
+	"\arevived\x18\x11 \x01(\x04R\arevived\x12\x18\n" +
+	"\apackets\x18\x12 \x01(\x04R\apackets\x12+\n" +
+	"\x11offloaded_packets\x18\x13 \x01(\x04R\x10offloadedPackets\x1a8\n" +
 	"\n" +
 	"EndedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a\x83\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a\xf2\x01\n" +
+	"\x05Rates\x12\"\n" +
+	"\rcreated_per_s\x18\x01 \x01(\x01R\vcreatedPerS\x12$\n" +
+	"\x0eoffloads_per_s\x18\x02 \x01(\x01R\foffloadsPerS\x12\x1e\n" +
+	"\vended_per_s\x18\x03 \x01(\x01R\tendedPerS\x12$\n" +
+	"\x0erecycled_per_s\x18\x04 \x01(\x01R\frecycledPerS\x12\"\n" +
+	"\rpackets_per_s\x18\x05 \x01(\x01R\vpacketsPerS\x125\n" +
+	"\x17offloaded_packets_per_s\x18\x06 \x01(\x01R\x14offloadedPacketsPerS\x1a\xc7\x02\n" +
 	"\x04Path\x12\x18\n" +
 	"\aoffload\x18\x01 \x01(\tR\aoffload\x12\x1a\n" +
 	"\bdegraded\x18\x02 \x01(\tR\bdegraded\x12\x10\n" +
@@ -1689,7 +1976,11 @@ const file_flowd_proto_rawDesc = "" +
 	"\arepairs\x18\a \x01(\x04R\arepairs\x12!\n" +
 	"\fslow_packets\x18\b \x01(\x04R\vslowPackets\x12\x1d\n" +
 	"\n" +
-	"slow_bytes\x18\t \x01(\x04R\tslowBytes\x1a\xb1\x02\n" +
+	"slow_bytes\x18\t \x01(\x04R\tslowBytes\x12\x1d\n" +
+	"\n" +
+	"per_source\x18\n" +
+	" \x01(\rR\tperSource\x12#\n" +
+	"\rquota_packets\x18\v \x01(\x04R\fquotaPackets\x1a\xb1\x02\n" +
 	"\x06Events\x12\x18\n" +
 	"\adecoded\x18\x01 \x01(\x04R\adecoded\x12\x1c\n" +
 	"\tmalformed\x18\x02 \x01(\x04R\tmalformed\x12\x1a\n" +
@@ -1713,11 +2004,13 @@ const file_flowd_proto_rawDesc = "" +
 	"\aOffload\x12\x10\n" +
 	"\fOFFLOAD_NONE\x10\x00\x12\x14\n" +
 	"\x10OFFLOAD_SOFTWARE\x10\x01\x12\x14\n" +
-	"\x10OFFLOAD_HARDWARE\x10\x022\x82\x03\n" +
+	"\x10OFFLOAD_HARDWARE\x10\x022\xbd\x03\n" +
 	"\x05Flowd\x129\n" +
 	"\tGetStatus\x12\x1a.flowd.v1.GetStatusRequest\x1a\x10.flowd.v1.Status\x12F\n" +
 	"\tListFlows\x12\x1a.flowd.v1.ListFlowsRequest\x1a\x1b.flowd.v1.ListFlowsResponse0\x01\x123\n" +
-	"\aGetFlow\x12\x18.flowd.v1.GetFlowRequest\x1a\x0e.flowd.v1.Flow\x12G\n" +
+	"\aGetFlow\x12\x18.flowd.v1.GetFlowRequest\x1a\x0e.flowd.v1.Flow\x129\n" +
+	"\n" +
+	"UpdateFlow\x12\x1b.flowd.v1.UpdateFlowRequest\x1a\x0e.flowd.v1.Flow\x12G\n" +
 	"\n" +
 	"EvictFlows\x12\x1b.flowd.v1.EvictFlowsRequest\x1a\x1c.flowd.v1.EvictFlowsResponse\x12:\n" +
 	"\x05Watch\x12\x16.flowd.v1.WatchRequest\x1a\x17.flowd.v1.WatchResponse0\x01\x12<\n" +
@@ -1737,7 +2030,7 @@ func file_flowd_proto_rawDescGZIP() []byte {
 }
 
 var file_flowd_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_flowd_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_flowd_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_flowd_proto_goTypes = []any{
 	(State)(0),                 // 0: flowd.v1.State
 	(Offload)(0),               // 1: flowd.v1.Offload
@@ -1747,19 +2040,21 @@ var file_flowd_proto_goTypes = []any{
 	(*ListFlowsRequest)(nil),   // 5: flowd.v1.ListFlowsRequest
 	(*ListFlowsResponse)(nil),  // 6: flowd.v1.ListFlowsResponse
 	(*GetFlowRequest)(nil),     // 7: flowd.v1.GetFlowRequest
-	(*EvictFlowsRequest)(nil),  // 8: flowd.v1.EvictFlowsRequest
-	(*EvictFlowsResponse)(nil), // 9: flowd.v1.EvictFlowsResponse
-	(*WatchRequest)(nil),       // 10: flowd.v1.WatchRequest
-	(*WatchResponse)(nil),      // 11: flowd.v1.WatchResponse
-	(*Change)(nil),             // 12: flowd.v1.Change
-	(*GetStatusRequest)(nil),   // 13: flowd.v1.GetStatusRequest
-	(*Status)(nil),             // 14: flowd.v1.Status
-	(*GetRulesetRequest)(nil),  // 15: flowd.v1.GetRulesetRequest
-	(*Ruleset)(nil),            // 16: flowd.v1.Ruleset
-	(*Status_Table)(nil),       // 17: flowd.v1.Status.Table
-	(*Status_Path)(nil),        // 18: flowd.v1.Status.Path
-	(*Status_Events)(nil),      // 19: flowd.v1.Status.Events
-	nil,                        // 20: flowd.v1.Status.Table.EndedEntry
+	(*UpdateFlowRequest)(nil),  // 8: flowd.v1.UpdateFlowRequest
+	(*EvictFlowsRequest)(nil),  // 9: flowd.v1.EvictFlowsRequest
+	(*EvictFlowsResponse)(nil), // 10: flowd.v1.EvictFlowsResponse
+	(*WatchRequest)(nil),       // 11: flowd.v1.WatchRequest
+	(*WatchResponse)(nil),      // 12: flowd.v1.WatchResponse
+	(*Change)(nil),             // 13: flowd.v1.Change
+	(*GetStatusRequest)(nil),   // 14: flowd.v1.GetStatusRequest
+	(*Status)(nil),             // 15: flowd.v1.Status
+	(*GetRulesetRequest)(nil),  // 16: flowd.v1.GetRulesetRequest
+	(*Ruleset)(nil),            // 17: flowd.v1.Ruleset
+	(*Status_Table)(nil),       // 18: flowd.v1.Status.Table
+	(*Status_Rates)(nil),       // 19: flowd.v1.Status.Rates
+	(*Status_Path)(nil),        // 20: flowd.v1.Status.Path
+	(*Status_Events)(nil),      // 21: flowd.v1.Status.Events
+	nil,                        // 22: flowd.v1.Status.Table.EndedEntry
 }
 var file_flowd_proto_depIdxs = []int32{
 	2,  // 0: flowd.v1.Flow.orig:type_name -> flowd.v1.Tuple
@@ -1771,32 +2066,36 @@ var file_flowd_proto_depIdxs = []int32{
 	4,  // 6: flowd.v1.ListFlowsRequest.filter:type_name -> flowd.v1.Filter
 	3,  // 7: flowd.v1.ListFlowsResponse.flows:type_name -> flowd.v1.Flow
 	4,  // 8: flowd.v1.GetFlowRequest.filter:type_name -> flowd.v1.Filter
-	4,  // 9: flowd.v1.EvictFlowsRequest.filter:type_name -> flowd.v1.Filter
-	12, // 10: flowd.v1.EvictFlowsResponse.ended:type_name -> flowd.v1.Change
-	4,  // 11: flowd.v1.WatchRequest.filter:type_name -> flowd.v1.Filter
-	12, // 12: flowd.v1.WatchResponse.changes:type_name -> flowd.v1.Change
-	3,  // 13: flowd.v1.Change.flow:type_name -> flowd.v1.Flow
-	17, // 14: flowd.v1.Status.table:type_name -> flowd.v1.Status.Table
-	18, // 15: flowd.v1.Status.path:type_name -> flowd.v1.Status.Path
-	19, // 16: flowd.v1.Status.events:type_name -> flowd.v1.Status.Events
-	20, // 17: flowd.v1.Status.Table.ended:type_name -> flowd.v1.Status.Table.EndedEntry
-	13, // 18: flowd.v1.Flowd.GetStatus:input_type -> flowd.v1.GetStatusRequest
-	5,  // 19: flowd.v1.Flowd.ListFlows:input_type -> flowd.v1.ListFlowsRequest
-	7,  // 20: flowd.v1.Flowd.GetFlow:input_type -> flowd.v1.GetFlowRequest
-	8,  // 21: flowd.v1.Flowd.EvictFlows:input_type -> flowd.v1.EvictFlowsRequest
-	10, // 22: flowd.v1.Flowd.Watch:input_type -> flowd.v1.WatchRequest
-	15, // 23: flowd.v1.Flowd.GetRuleset:input_type -> flowd.v1.GetRulesetRequest
-	14, // 24: flowd.v1.Flowd.GetStatus:output_type -> flowd.v1.Status
-	6,  // 25: flowd.v1.Flowd.ListFlows:output_type -> flowd.v1.ListFlowsResponse
-	3,  // 26: flowd.v1.Flowd.GetFlow:output_type -> flowd.v1.Flow
-	9,  // 27: flowd.v1.Flowd.EvictFlows:output_type -> flowd.v1.EvictFlowsResponse
-	11, // 28: flowd.v1.Flowd.Watch:output_type -> flowd.v1.WatchResponse
-	16, // 29: flowd.v1.Flowd.GetRuleset:output_type -> flowd.v1.Ruleset
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	4,  // 9: flowd.v1.UpdateFlowRequest.filter:type_name -> flowd.v1.Filter
+	4,  // 10: flowd.v1.EvictFlowsRequest.filter:type_name -> flowd.v1.Filter
+	13, // 11: flowd.v1.EvictFlowsResponse.ended:type_name -> flowd.v1.Change
+	4,  // 12: flowd.v1.WatchRequest.filter:type_name -> flowd.v1.Filter
+	13, // 13: flowd.v1.WatchResponse.changes:type_name -> flowd.v1.Change
+	3,  // 14: flowd.v1.Change.flow:type_name -> flowd.v1.Flow
+	18, // 15: flowd.v1.Status.table:type_name -> flowd.v1.Status.Table
+	19, // 16: flowd.v1.Status.rates:type_name -> flowd.v1.Status.Rates
+	20, // 17: flowd.v1.Status.path:type_name -> flowd.v1.Status.Path
+	21, // 18: flowd.v1.Status.events:type_name -> flowd.v1.Status.Events
+	22, // 19: flowd.v1.Status.Table.ended:type_name -> flowd.v1.Status.Table.EndedEntry
+	14, // 20: flowd.v1.Flowd.GetStatus:input_type -> flowd.v1.GetStatusRequest
+	5,  // 21: flowd.v1.Flowd.ListFlows:input_type -> flowd.v1.ListFlowsRequest
+	7,  // 22: flowd.v1.Flowd.GetFlow:input_type -> flowd.v1.GetFlowRequest
+	8,  // 23: flowd.v1.Flowd.UpdateFlow:input_type -> flowd.v1.UpdateFlowRequest
+	9,  // 24: flowd.v1.Flowd.EvictFlows:input_type -> flowd.v1.EvictFlowsRequest
+	11, // 25: flowd.v1.Flowd.Watch:input_type -> flowd.v1.WatchRequest
+	16, // 26: flowd.v1.Flowd.GetRuleset:input_type -> flowd.v1.GetRulesetRequest
+	15, // 27: flowd.v1.Flowd.GetStatus:output_type -> flowd.v1.Status
+	6,  // 28: flowd.v1.Flowd.ListFlows:output_type -> flowd.v1.ListFlowsResponse
+	3,  // 29: flowd.v1.Flowd.GetFlow:output_type -> flowd.v1.Flow
+	3,  // 30: flowd.v1.Flowd.UpdateFlow:output_type -> flowd.v1.Flow
+	10, // 31: flowd.v1.Flowd.EvictFlows:output_type -> flowd.v1.EvictFlowsResponse
+	12, // 32: flowd.v1.Flowd.Watch:output_type -> flowd.v1.WatchResponse
+	17, // 33: flowd.v1.Flowd.GetRuleset:output_type -> flowd.v1.Ruleset
+	27, // [27:34] is the sub-list for method output_type
+	20, // [20:27] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_flowd_proto_init() }
@@ -1806,13 +2105,14 @@ func file_flowd_proto_init() {
 	}
 	file_flowd_proto_msgTypes[1].OneofWrappers = []any{}
 	file_flowd_proto_msgTypes[2].OneofWrappers = []any{}
+	file_flowd_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flowd_proto_rawDesc), len(file_flowd_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

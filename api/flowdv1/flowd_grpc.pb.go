@@ -30,6 +30,7 @@ const (
 	Flowd_GetStatus_FullMethodName  = "/flowd.v1.Flowd/GetStatus"
 	Flowd_ListFlows_FullMethodName  = "/flowd.v1.Flowd/ListFlows"
 	Flowd_GetFlow_FullMethodName    = "/flowd.v1.Flowd/GetFlow"
+	Flowd_UpdateFlow_FullMethodName = "/flowd.v1.Flowd/UpdateFlow"
 	Flowd_EvictFlows_FullMethodName = "/flowd.v1.Flowd/EvictFlows"
 	Flowd_Watch_FullMethodName      = "/flowd.v1.Flowd/Watch"
 	Flowd_GetRuleset_FullMethodName = "/flowd.v1.Flowd/GetRuleset"
@@ -48,6 +49,10 @@ type FlowdClient interface {
 	// GetFlow returns the one flow of a tuple: of either direction, as its
 	// packets look before or after translation.
 	GetFlow(ctx context.Context, in *GetFlowRequest, opts ...grpc.CallOption) (*Flow, error)
+	// UpdateFlow changes one flow, named as for GetFlow, and returns it as it is
+	// then. Its counters are those that flowd knows: the kernel is read only if the
+	// flow is not in flowd's table yet.
+	UpdateFlow(ctx context.Context, in *UpdateFlowRequest, opts ...grpc.CallOption) (*Flow, error)
 	// EvictFlows deletes the connections that match from the kernel's table, each
 	// by tuple and conntrack id, and with them their flowtable entries. It returns
 	// when their ends have been seen. Packets that still come make a new flow.
@@ -107,6 +112,16 @@ func (c *flowdClient) GetFlow(ctx context.Context, in *GetFlowRequest, opts ...g
 	return out, nil
 }
 
+func (c *flowdClient) UpdateFlow(ctx context.Context, in *UpdateFlowRequest, opts ...grpc.CallOption) (*Flow, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Flow)
+	err := c.cc.Invoke(ctx, Flowd_UpdateFlow_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *flowdClient) EvictFlows(ctx context.Context, in *EvictFlowsRequest, opts ...grpc.CallOption) (*EvictFlowsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(EvictFlowsResponse)
@@ -159,6 +174,10 @@ type FlowdServer interface {
 	// GetFlow returns the one flow of a tuple: of either direction, as its
 	// packets look before or after translation.
 	GetFlow(context.Context, *GetFlowRequest) (*Flow, error)
+	// UpdateFlow changes one flow, named as for GetFlow, and returns it as it is
+	// then. Its counters are those that flowd knows: the kernel is read only if the
+	// flow is not in flowd's table yet.
+	UpdateFlow(context.Context, *UpdateFlowRequest) (*Flow, error)
 	// EvictFlows deletes the connections that match from the kernel's table, each
 	// by tuple and conntrack id, and with them their flowtable entries. It returns
 	// when their ends have been seen. Packets that still come make a new flow.
@@ -187,6 +206,9 @@ func (UnimplementedFlowdServer) ListFlows(*ListFlowsRequest, grpc.ServerStreamin
 }
 func (UnimplementedFlowdServer) GetFlow(context.Context, *GetFlowRequest) (*Flow, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetFlow not implemented")
+}
+func (UnimplementedFlowdServer) UpdateFlow(context.Context, *UpdateFlowRequest) (*Flow, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateFlow not implemented")
 }
 func (UnimplementedFlowdServer) EvictFlows(context.Context, *EvictFlowsRequest) (*EvictFlowsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method EvictFlows not implemented")
@@ -265,6 +287,24 @@ func _Flowd_GetFlow_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Flowd_UpdateFlow_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateFlowRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FlowdServer).UpdateFlow(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Flowd_UpdateFlow_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FlowdServer).UpdateFlow(ctx, req.(*UpdateFlowRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Flowd_EvictFlows_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(EvictFlowsRequest)
 	if err := dec(in); err != nil {
@@ -326,6 +366,10 @@ var Flowd_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetFlow",
 			Handler:    _Flowd_GetFlow_Handler,
+		},
+		{
+			MethodName: "UpdateFlow",
+			Handler:    _Flowd_UpdateFlow_Handler,
 		},
 		{
 			MethodName: "EvictFlows",

@@ -32,6 +32,13 @@ func (s *selection) register(cmd *cobra.Command) {
 	s.out.register(cmd)
 }
 
+// registerTuple is register for a verb on one flow that has its own meaning for
+// words such as --mark.
+func (s *selection) registerTuple(cmd *cobra.Command) {
+	s.filter.registerTuple(cmd.Flags())
+	s.out.register(cmd)
+}
+
 // do calls f with a client and the filter, unless the command line is wrong.
 func (s *selection) do(c *connection, cmd *cobra.Command, f func(context.Context, *api.Client, *flowdv1.Filter) error) error {
 	m, err := s.check()
@@ -50,6 +57,14 @@ func (s *selection) check() (*flowdv1.Filter, error) {
 }
 
 func (f *filterFlags) register(flags *pflag.FlagSet) {
+	f.registerTuple(flags)
+	flags.StringVar(&f.state, "state", "", "new, established, closing or closed")
+	flags.StringVar(&f.offload, "offload", "", "none, software or hardware")
+	flags.StringVarP(&f.mark, "mark", "m", "", "connection mark, MARK or MARK/MASK")
+}
+
+// registerTuple takes the words that name one flow.
+func (f *filterFlags) registerTuple(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.proto, "protonum", "p", "", "protocol, by name or number: tcp, udp, 47")
 	flags.StringVarP(&f.src, "src", "s", "", "source address or prefix, of the original direction")
 	flags.StringVarP(&f.dst, "dst", "d", "", "destination address or prefix, of the original direction")
@@ -57,9 +72,6 @@ func (f *filterFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.dport, "dport", "", "destination port")
 	flags.StringVarP(&f.zone, "zone", "w", "", "conntrack zone")
 	flags.StringVar(&f.id, "id", "", "conntrack id, a 32-bit hash: among many flows not unique")
-	flags.StringVar(&f.state, "state", "", "new, established, closing or closed")
-	flags.StringVar(&f.offload, "offload", "", "none, software or hardware")
-	flags.StringVarP(&f.mark, "mark", "m", "", "connection mark, MARK or MARK/MASK")
 	// The long names of older and newer conntrack(8) both work.
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		switch name {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 )
 
 // TestFilter holds what each filter of the command line sends, or what it says.
@@ -39,11 +40,15 @@ func TestFilter(t *testing.T) {
 			fmt.Fprintf(&b, "%v\n\n", err)
 			continue
 		}
-		// prototext varies its blanks on purpose.
-		text := bytes.Join(bytes.Fields([]byte(prototext.MarshalOptions{}.Format(m))), []byte(" "))
-		fmt.Fprintf(&b, "%s\n\n", text)
+		fmt.Fprintf(&b, "%s\n\n", oneLine(m))
 	}
 	golden(t, "filter.txt", b.Bytes())
+}
+
+// oneLine is a message in one line, always the same: prototext varies its blanks on
+// purpose.
+func oneLine(m proto.Message) []byte {
+	return bytes.Join(bytes.Fields([]byte(prototext.MarshalOptions{}.Format(m))), []byte(" "))
 }
 
 // TestEveryVerbSaysWrongUsage tries each verb with what it cannot take.

@@ -15,11 +15,11 @@ import (
 func newFlow(c *connection) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "flow",
-		Short: "show or end single flows",
+		Short: "show, change or end single flows",
 		Args:  noArgs,
 		RunE:  needsVerb,
 	}
-	cmd.AddCommand(newFlowShow(c), newFlowEvict(c))
+	cmd.AddCommand(newFlowShow(c), newFlowSet(c), newFlowEvict(c))
 	return cmd
 }
 
@@ -55,7 +55,8 @@ func newFlowEvict(c *connection) *cobra.Command {
 		Short: "end flows: delete their conntrack and flowtable entries",
 		Long: `End flows: their conntrack entries are deleted, by tuple and id, and with them
 their flowtable entries. A connection that still sends packets is picked up anew,
-unless rules of the firewall say otherwise.`,
+unless rules of the firewall say otherwise. Each end is shown as "flowctl watch"
+shows it.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return sel.do(c, cmd, func(ctx context.Context, client *api.Client, m *flowdv1.Filter) error {
@@ -75,15 +76,8 @@ unless rules of the firewall say otherwise.`,
 // reportEvicted prints the end-of-flow records, and fails when some flows were
 // not seen to end.
 func reportEvicted(w io.Writer, res *flowdv1.EvictFlowsResponse, format string) error {
-	p := newFlowPrinter(w, format)
 	for _, c := range res.Ended {
-		var err error
-		if format == "json" {
-			err = printJSON(w, newChangeJSON(c))
-		} else {
-			err = p.print([]*flowdv1.Flow{c.Flow})
-		}
-		if err != nil {
+		if err := printChange(w, c, format); err != nil {
 			return err
 		}
 	}

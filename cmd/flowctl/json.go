@@ -27,7 +27,11 @@ type flowJSON struct {
 	Bytes     [2]uint64 `json:"bytes"`
 	AgeS      float64   `json:"age_s"`
 	IdleS     float64   `json:"idle_s"`
-	ExpiresS  *uint32   `json:"expires_s,omitempty"`
+	ExpiresS  *uint32   `json:"expires_s,omitempty"` // not of one that has ended
+	LifetimeS uint32    `json:"lifetime_s"`
+	Own       bool      `json:"own_lifetime,omitempty"`
+
+	KernelExpiresS *uint32 `json:"kernel_expires_s,omitempty"`
 }
 
 // tupleJSON has ports, or what the protocol has in their place.
@@ -61,6 +65,7 @@ func newFlowJSON(f *flowdv1.Flow, now time.Time) flowJSON {
 		Mark: f.Mark, Labels: f.Labels,
 		Packets: [2]uint64{f.PacketsOrig, f.PacketsReply}, Bytes: [2]uint64{f.BytesOrig, f.BytesReply},
 		AgeS: seconds(f.StartNs, now), IdleS: seconds(f.SeenNs, now), ExpiresS: f.ExpiresS,
+		LifetimeS: f.LifetimeS, Own: f.OwnLifetime, KernelExpiresS: f.KernelExpiresS,
 	}
 	if j.Labels == nil {
 		j.Labels = []uint32{}

@@ -103,7 +103,8 @@ func newCommand() *cobra.Command {
 		Use:   "flowctl",
 		Short: "show and command flowd, the flowtable manager",
 		Long: `flowctl shows which connections a router forwards, which of them take the fast
-path, and how flowd is; it ends connections one by one.
+path, and how flowd is; it gives single connections lifetimes of their own, and
+ends them.
 
 Exit codes: 0 done; 1 the daemon could not do it; 2 command line; 3 no flow
 matches; 4 no daemon answers, or not in time.`,

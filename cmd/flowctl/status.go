@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,6 +67,7 @@ func printStatus(w io.Writer, s *flowdv1.Status, now time.Time) error {
 	line("config", "%s", config)
 	printPath(line, s.Path)
 	printTable(line, s.Table)
+	printRates(line, s.Table, s.Rates)
 	printEvents(line, s.Events)
 	for _, setting := range s.Settings {
 		line("setting", "%s", setting)
@@ -89,17 +91,27 @@ func printPath(line liner, p *flowdv1.Status_Path) {
 		line("", "not on %s: not there", strings.Join(p.GetMissing(), ", "))
 	}
 	if p.GetTap() {
-		line("", "FIN and RST of offloaded flows are watched at ingress")
+		line("", "FIN and RST of offloaded flows are watched")
 	}
 	if p.GetRepairs() > 0 {
 		line("", "times that another program changed the ruleset and it was restored: %d", p.GetRepairs())
 	}
 	line("slow path", "%d packets, %s", p.GetSlowPackets(), size(p.GetSlowBytes()))
+	if p.GetPerSource() > 0 {
+		line("", "%d connections refused of sources that had %d already", p.GetQuotaPackets(), p.GetPerSource())
+	}
 }
 
 func printTable(line liner, t *flowdv1.Status_Table) {
-	line("flows", "%d of %d, %d offloaded (%s), %d in hardware, %d to be evicted",
-		t.GetFlows(), t.GetKernelLimit(), t.GetOffloaded(), percent(t.GetOffloaded(), t.GetFlows()), t.GetHardware(), t.GetCandidates())
+	line("flows", "%d%s, %d offloaded (%s), %d in hardware, %d half-open, %d to be evicted",
+		t.GetFlows(), ofLimit(t.GetFlows(), t.GetLimit()), t.GetOffloaded(), percent(t.GetOffloaded(), t.GetFlows()), t.GetHardware(), t.GetHalfOpen(), t.GetCandidates())
+	if t.GetShortenedPercent() > 0 {
+		line("", "lifetimes are shortened by %d %%, as the table fills up", t.GetShortenedPercent())
+	}
+	if lag := time.Duration(t.GetWheelLagNs()); lag > time.Second {
+		line("", "flows are looked at %v too late", lag.Round(100*time.Millisecond))
+	}
+	line("", "the kernel's table: %d%s", t.GetKernelEntries(), ofLimit(t.GetKernelEntries(), t.GetKernelLimit()))
 	var ends []string
 	for _, reason := range slices.Sorted(maps.Keys(t.GetEnded())) {
 		ends = append(ends, fmt.Sprintf("%d %s", t.GetEnded()[reason], reason))
@@ -109,6 +121,37 @@ func printTable(line liner, t *flowdv1.Status_Table) {
 			t.GetKernelDrops(), t.GetKernelEarlyDrops(), t.GetKernelInsertFailed())
 	}
 	line("since up", "%d created, %d times offloaded, ended: %s", t.GetCreated(), t.GetOffloads(), listOr(ends, "none"))
+	if t.GetRevived() > 0 {
+		line("", "%d times a closed flow showed life and was kept", t.GetRevived())
+	}
+}
+
+// ofLimit is for after a number that has a limit, or none.
+func ofLimit(n, limit uint64) string {
+	if limit == 0 {
+		return ", no limit"
+	}
+	return fmt.Sprintf(" of %d (%s)", limit, percent(n, limit))
+}
+
+// printRates leaves the rate of packets out: those of an offloaded flow are counted
+// when it is read, so that it jumps, and only what part of them was offloaded holds.
+func printRates(line liner, t *flowdv1.Status_Table, r *flowdv1.Status_Rates) {
+	line("rates", "a second: %s flows created, %s offloaded, %s ended, %s of them recycled",
+		rate(r.GetCreatedPerS()), rate(r.GetOffloadsPerS()), rate(r.GetEndedPerS()), rate(r.GetRecycledPerS()))
+	lately := "none counted in the last seconds"
+	if all := r.GetPacketsPerS(); all > 0 {
+		lately = fmt.Sprintf("%.0f %% in the last seconds", 100*r.GetOffloadedPacketsPerS()/all)
+	}
+	line("packets", "by the fast path: %s, %s since up", lately, percent(t.GetOffloadedPackets(), t.GetPackets()))
+}
+
+// rate writes a rate with about three digits.
+func rate(v float64) string {
+	if v < 10 {
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
 func printEvents(line liner, e *flowdv1.Status_Events) {

@@ -52,7 +52,7 @@ func (t *table) print(rows [][]string) error {
 
 var (
 	header     = []string{"PROTO", "SOURCE", "DESTINATION", "STATE", "OFFLOAD", "PACKETS", "BYTES", "AGE", "IDLE", "EXPIRES"}
-	wideHeader = append(header[:len(header):len(header)], "REPLY-SOURCE", "REPLY-DESTINATION", "ID", "ZONE", "MARK", "LABELS")
+	wideHeader = append(header[:len(header):len(header)], "LIFETIME", "REPLY-SOURCE", "REPLY-DESTINATION", "ID", "ZONE", "MARK", "LABELS")
 )
 
 // row is a flow in the columns of header, or of wideHeader.
@@ -81,7 +81,11 @@ func row(f *flowdv1.Flow, wide bool, now time.Time) []string {
 	for _, l := range f.Labels {
 		labels = append(labels, strconv.Itoa(int(l)))
 	}
-	return append(cells, src, dst, strconv.Itoa(int(f.Id)), strconv.Itoa(int(f.Orig.GetZone())),
+	lifetime := span(float64(f.LifetimeS))
+	if f.OwnLifetime {
+		lifetime += ",own"
+	}
+	return append(cells, lifetime, src, dst, strconv.Itoa(int(f.Id)), strconv.Itoa(int(f.Orig.GetZone())),
 		fmt.Sprintf("%#x", f.Mark), strings.Join(labels, ","))
 }
 

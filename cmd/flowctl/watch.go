@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"flowd/api"
 	"flowd/api/flowdv1"
@@ -21,8 +22,9 @@ func newWatch(c *connection) *cobra.Command {
 		Short: "show changes as they happen",
 		Long: `Show changes of flows as they happen: new, established, offloaded (to the fast
 path), onloaded (back to the slow path), closing, candidate (closed, evicted when
-it stays silent), marked, evicted and expired, the last two with the reason and
-the final counters. It ends with an error when it could not keep up.`,
+it stays silent), marked, and the ends: evicted, expired, and recycled (its room
+was needed), each with the reason, the final counters of both directions and how
+long the flow lasted. It ends with an error when it could not keep up.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := sel.check()
@@ -63,12 +65,16 @@ func printChange(w io.Writer, c *flowdv1.Change, format string) error {
 	f := c.Flow
 	src, dst := ends(flow.Proto(f.Protocol), f.Orig)
 	what := c.Event
-	if c.Reason != "" {
+	if c.Reason != "" && c.Reason != c.Event {
 		what += " (" + c.Reason + ")"
 	}
 	line := fmt.Sprintf("%s  %-20s %-5s %s > %s", stamp(c.TimeNs), what, flow.Proto(f.Protocol), src, dst)
-	if f.PacketsOrig+f.PacketsReply > 0 {
+	ended := c.Reason != ""
+	if ended || f.PacketsOrig+f.PacketsReply > 0 {
 		line += fmt.Sprintf("  %d/%d packets %s/%s", f.PacketsOrig, f.PacketsReply, size(f.BytesOrig), size(f.BytesReply))
+	}
+	if ended {
+		line += "  lasted " + span(seconds(f.StartNs, time.Unix(0, c.TimeNs)))
 	}
 	if format == "wide" {
 		src, dst = ends(flow.Proto(f.Protocol), f.Reply)

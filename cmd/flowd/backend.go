@@ -31,7 +31,7 @@ func (b *backend) Status() *flowdv1.Status {
 		Version: version, Pid: uint32(os.Getpid()), StartedNs: b.started.UnixNano(),
 		Kernel: p.keeper.features.Release, Network: ns, Config: *p.from.Load(),
 		Ready: b.Table().Stats().Syncs > 0,
-		Table: b.tableStatus(), Path: b.pathStatus(), Events: b.eventStatus(),
+		Table: b.tableStatus(), Rates: b.rateStatus(), Path: b.pathStatus(), Events: b.eventStatus(),
 	}
 	for _, c := range p.settings {
 		if c.Err != nil {
@@ -47,8 +47,10 @@ func (b *backend) tableStatus() *flowdv1.Status_Table {
 	t := b.Table().Stats()
 	s := &flowdv1.Status_Table{
 		Flows: uint64(t.Flows), Offloaded: uint64(t.Offloaded), Hardware: uint64(t.Hardware),
-		Candidates: uint64(t.Candidates), Created: t.Created, Offloads: t.Offloads,
-		Ended: make(map[string]uint64),
+		Candidates: uint64(t.Candidates), HalfOpen: uint64(t.HalfOpen),
+		Limit: uint64(t.Limit), ShortenedPercent: uint32(t.Shortened), WheelLagNs: t.WheelLag,
+		Created: t.Created, Offloads: t.Offloads, Revived: t.Revived, Ended: make(map[string]uint64),
+		Packets: t.Packets, OffloadedPackets: t.OffloadedPackets,
 	}
 	for i, n := range t.Ended {
 		if n > 0 {
@@ -67,11 +69,23 @@ func (b *backend) tableStatus() *flowdv1.Status_Table {
 	return s
 }
 
+func (b *backend) rateStatus() *flowdv1.Status_Rates {
+	r := b.Rates()
+	return &flowdv1.Status_Rates{
+		CreatedPerS: r.Created, OffloadsPerS: r.Offloads, EndedPerS: r.Ended, RecycledPerS: r.Recycled,
+		PacketsPerS: r.Packets, OffloadedPacketsPerS: r.OffloadedPackets,
+	}
+}
+
 func (b *backend) pathStatus() *flowdv1.Status_Path {
 	now := b.parts.keeper.state()
 	s := &flowdv1.Status_Path{
 		Offload: now.cfg.Flowtable.Offload.String(), Degraded: now.degraded, Tap: now.applied.Tap != nil,
 		AfterPackets: now.cfg.Flowtable.After.Packets, Devices: now.applied.Devices, Missing: now.missing, Repairs: now.repairs,
+		PerSource: now.applied.PerSource,
+	}
+	if n, err := b.parts.keeper.conn.Quota(); err == nil {
+		s.QuotaPackets = n.Packets
 	}
 	if n, err := b.parts.keeper.conn.SlowPath(); err == nil {
 		s.SlowPackets, s.SlowBytes = n.Packets, n.Bytes

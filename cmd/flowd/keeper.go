@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +54,7 @@ type inForce struct {
 	applied  nft.Ruleset
 	missing  []string // devices that the configuration names and that are not there
 	degraded string   // why there is no offload although it is wanted
+	lacks    string   // what the kernel cannot do of what is wanted
 	repairs  uint64   // times that another program's damage was mended
 }
 
@@ -74,6 +76,13 @@ func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features, tap *nft.Tap) (n
 	r := nft.Ruleset{
 		Offload:      cfg.Flowtable.Offload == policy.OffloadSoftware && f.Flowtable,
 		AfterPackets: cfg.Flowtable.After.Packets,
+		NeverOffload: shortLived(cfg.Ageing, kernelTimers()),
+	}
+	if f.Timeouts {
+		r.Timeouts = timeouts(cfg.Ageing)
+	}
+	if f.ConnLimit {
+		r.PerSource = uint32(cfg.Flowtable.PerSource)
 	}
 	if !r.Offload {
 		return r, nil
@@ -86,9 +95,16 @@ func ruleset(conn *nft.Conn, cfg policy.Config, f nft.Features, tap *nft.Tap) (n
 	return r, nil
 }
 
-// needsTap tells whether the flowtable forwards the closing packets of a
-// connection itself, so that conntrack never sees them.
-func needsTap(f nft.Features) bool { return f.ClosingState && f.IngressInet && f.LogGroup }
+// tapFor returns the tap that a kernel needs, or nil. Where the flowtable forwards the
+// closing packets of a connection itself conntrack never sees them; elsewhere it often
+// makes nothing of a RST.
+func tapFor(f nft.Features, group uint16) *nft.Tap {
+	switch {
+	case !f.LogGroup, f.ClosingState && !f.IngressInet:
+		return nil
+	}
+	return &nft.Tap{Group: group, Forward: !f.ClosingState}
+}
 
 func globs(patterns []policy.Pattern) []string {
 	var s []string
@@ -107,6 +123,19 @@ func cannot(err error) bool {
 		}
 	}
 	return false
+}
+
+// lacks tells of what the configuration wants and this kernel cannot do without
+// which flowd goes on.
+func lacks(cfg policy.Config, f nft.Features) string {
+	var all []string
+	if !f.Timeouts {
+		all = append(all, "timeouts of single connections (CONFIG_NF_CONNTRACK_TIMEOUT): flowd alone ends what is silent")
+	}
+	if cfg.Flowtable.PerSource > 0 && !f.ConnLimit {
+		all = append(all, "a limit of connections for each source (CONFIG_NFT_CONNLIMIT): per_source has no effect")
+	}
+	return strings.Join(all, "; ")
 }
 
 // load brings the wanted ruleset into the kernel, in place. Where the kernel
@@ -129,7 +158,7 @@ func (k *keeper) load() error {
 	missing, err := k.conn.Apply(want)
 	if want.Offload && !serves && cannot(err) {
 		degraded = fmt.Sprintf("the kernel refuses the flowtable: %v", err)
-		want = nft.Ruleset{AfterPackets: want.AfterPackets}
+		want.Offload, want.Devices, want.Tap = false, nil, nil
 		missing, err = k.conn.Apply(want)
 	}
 	if err != nil {
@@ -159,6 +188,10 @@ func (k *keeper) report(applied nft.Ruleset, missing []string, degraded string) 
 	defer k.mu.Unlock()
 	if degraded != "" && degraded != k.degraded {
 		k.log.Warn("no offload: connections are followed, but all take the slow path", "why", degraded)
+	}
+	if lacks := lacks(k.cfg, k.features); lacks != "" && lacks != k.lacks {
+		k.log.Warn("this kernel cannot do all that the configuration asks for", "kernel", k.features.Release, "lacks", lacks)
+		k.lacks = lacks
 	}
 	if applied.String() != k.applied.String() {
 		k.log.Info("ruleset in force", "table", "inet flowd", "offload", applied.Offload, "devices", applied.Devices)

@@ -148,14 +148,11 @@ flowtable. Touches nothing.`,
 			if errors.Is(err, unix.EPERM) {
 				// Only who may load it can ask what the kernel would take.
 				features.Flowtable, features.LogGroup, features.IngressInet = true, true, true
+				features.Timeouts, features.ConnLimit = true, true
 			} else if err != nil {
 				return err
 			}
-			var tap *nft.Tap
-			if needsTap(features) {
-				tap = &nft.Tap{Group: tapGroup}
-			}
-			want, err := ruleset(conn, cfg, features, tap)
+			want, err := ruleset(conn, cfg, features, tapFor(features, tapGroup))
 			if err != nil {
 				return err
 			}

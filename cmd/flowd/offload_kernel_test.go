@@ -8,27 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"flowd/testenv"
 )
-
-// after is the packet threshold of these tests.
-const after = 10
-
-var afterConfig = fmt.Sprintf("[flowtable]\nafter = { packets = %d }\n", after)
-
-// patience is how long a test waits for what happens within a second or two when
-// the machine is not busy with other tests.
-const patience = 20 * time.Second
-
-// conversation is one flow of either protocol.
-type conversation interface {
-	Exchange(count, size int) error
-}
 
 // TestOffloads holds the main job, for every combination of protocol, family and
 // NAT: the flow is offloaded once it has passed the threshold and not before, its
@@ -135,56 +120,6 @@ func evictsOne(t *testing.T, lab *testenv.Lab, d *daemon, target conversation, s
 	if f, err := d.one(select2...); err != nil || f.ID != kept.ID || f.Offload != "software" {
 		t.Errorf("the other flow is not as it was: %+v %v", f, err)
 	}
-}
-
-// one returns the single flow that the arguments select, or an error.
-func (d *daemon) one(args ...string) (seenFlow, error) {
-	d.t.Helper()
-	flows := d.flows(args...)
-	if len(flows) != 1 {
-		return seenFlow{}, fmt.Errorf("%d flows match %q, not one: %+v", len(flows), args, flows)
-	}
-	return flows[0], nil
-}
-
-// converse opens a flow towards an echo server of its own.
-func converse(t *testing.T, lab *testenv.Lab, proto string, server netip.Addr) conversation {
-	t.Helper()
-	at := netip.AddrPortFrom(server, 0)
-	if proto == "udp" {
-		s, err := testenv.ServeUDP(lab.Server, testenv.UDPServerConfig{Addr: at})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		c, err := testenv.DialUDP(lab.Client, netip.AddrPort{}, s.Addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	s, err := testenv.ServeTCP(lab.Server, testenv.TCPServerConfig{Addr: at, Mode: testenv.Echo})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	c, err := testenv.DialTCP(context.Background(), lab.Client, netip.AddrPort{}, s.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Reset() })
-	return c
-}
-
-func localPort(c conversation) string {
-	switch c := c.(type) {
-	case *testenv.TCPConn:
-		return strconv.Itoa(int(c.Local.Port()))
-	case *testenv.UDPConn:
-		return strconv.Itoa(int(c.Local.Port()))
-	}
-	return ""
 }
 
 // slowPackets is how many packets the forward chain has seen.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"flowd/ct"
 	"flowd/engine"
 	"flowd/flow"
-	"flowd/nft"
 	"flowd/policy"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -105,7 +105,7 @@ func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 	if p.keeper, err = newKeeper(log, cfg); err != nil {
 		return nil, err
 	}
-	if needsTap(p.keeper.features) {
+	if tapFor(p.keeper.features, tapGroup) != nil && p.keeper.features.Flowtable {
 		p.openTap()
 	}
 	// Before the ruleset, as its loading sets nf_conntrack_acct, and after it, as
@@ -115,10 +115,10 @@ func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 	if err = p.keeper.load(); err != nil {
 		return nil, err
 	}
-	if err = p.settle(); err != nil {
+	if err = p.settle(cfg); err != nil {
 		return nil, err
 	}
-	p.engine = engine.New(engine.Config{Closing: cfg.Ageing.TCP.Closing}, kernel{p.reader, p.writer}, journalSize)
+	p.engine = engine.New(judgedBy(cfg, log), kernel{p.reader, p.writer}, journalSize)
 	return p, nil
 }
 
@@ -128,7 +128,7 @@ func (p *parts) openTap() {
 	for group := uint16(tapGroup); group < tapGroup+tapGroups; group++ {
 		tap, err := ct.NewTap(group)
 		if err == nil {
-			p.tap, p.keeper.tap = tap, &nft.Tap{Group: group}
+			p.tap, p.keeper.tap = tap, tapFor(p.keeper.features, group)
 			return
 		}
 		p.log.Warn("log group not to be had", "error", err)
@@ -138,28 +138,34 @@ func (p *parts) openTap() {
 }
 
 // settle sets what could not be set before the ruleset was loaded, and tells.
-func (p *parts) settle() error {
+func (p *parts) settle(cfg policy.Config) error {
 	first := p.settings
-	p.settings = ct.Ensure(ct.Needed)
+	p.settings = ct.Ensure(slices.Concat(ct.Needed, idleTimeouts(cfg.Ageing)))
 	for _, s := range first {
 		if s.Err == nil {
 			p.settings = append(p.settings, s)
 		}
 	}
 	for _, s := range p.settings {
-		switch {
-		case errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events":
+		if errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events" {
 			return coded{fmt.Errorf("setting %s: %w", s.Name, s.Err), exitKernel}
-		case s.Err != nil:
-			p.log.Warn("setting not changed: flowd goes without", "setting", s.Name, "for", s.Why, "error", s.Err)
-		case s.Name == "nf_conntrack_acct":
-			p.log.Info("setting changed: connections that are older are not counted, and stay on the slow path",
-				"setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
-		default:
-			p.log.Info("setting changed", "setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
 		}
+		p.tell(s)
 	}
 	return nil
+}
+
+// tell logs a setting that was changed, or could not be.
+func (p *parts) tell(s ct.SysctlChange) {
+	switch {
+	case s.Err != nil:
+		p.log.Warn("setting not changed: flowd goes without", "setting", s.Name, "for", s.Why, "error", s.Err)
+	case s.Name == "nf_conntrack_acct":
+		p.log.Info("setting changed: connections that are older are not counted, and stay on the slow path",
+			"setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
+	default:
+		p.log.Info("setting changed", "setting", s.Name, "was", s.Was, "now", s.Want, "for", s.Why)
+	}
 }
 
 // kernel is what the engine asks: entries from the writer, dumps from the reader.
@@ -238,7 +244,10 @@ func (p *parts) reloads(ctx context.Context) error {
 		}
 		p.log.Info("configuration read again", "file", p.file)
 		p.from.Store(&from)
-		p.engine.SetClosing(cfg.Ageing.TCP.Closing)
+		for _, change := range ct.Ensure(idleTimeouts(cfg.Ageing)) {
+			p.tell(change)
+		}
+		p.engine.Configure(judgedBy(cfg, p.log))
 		p.keeper.reload(cfg)
 	}
 }
