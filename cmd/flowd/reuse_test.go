@@ -61,7 +61,7 @@ func TestReuseOfOneTuple(t *testing.T) {
 		}
 	}
 	begin := time.Now()
-	for _, ending := range []testenv.Ending{testenv.ClientFirst, testenv.ServerFirst, testenv.ClientReset} {
+	for _, ending := range []testenv.Ending{testenv.ClientReset, testenv.ServerFirst, testenv.ClientFirst} {
 		connect(here.connections/3, ending)
 	}
 	t.Logf("%d connections in %v", total, time.Since(begin))
