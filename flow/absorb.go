@@ -211,6 +211,9 @@ const rstTimeout = 10
 // that timeout is enough, with the packet that brought it back or a RST seen.
 func (t *Table) absorbTCP(r *record, ev *Event, now int64) {
 	r.tcp = ev.TCP
+	if ev.Kind == Update && ev.TCP == TCPClose && ev.Status&StatusOffload != 0 && !ev.commanded() {
+		r.set(rstSeen) // conntrack has seen it, though the flow is offloaded still, or again
+	}
 	if ev.Kind == Destroy || ev.commanded() || ev.TCP > TCPEstablished && ev.TCP != TCPSynSent2 {
 		return
 	}

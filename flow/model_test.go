@@ -145,6 +145,9 @@ func (m *model) observe(ev *Event, now int64) {
 		f.timed = m.looksReset(f, ev, now)
 		f.finOrig, f.finReply, f.reset = false, false, false
 	}
+	if ev.Has&HasTCP != 0 && ev.Kind == Update && ev.TCP == TCPClose && ev.Status&StatusOffload != 0 && ev.Has&Commanded == 0 {
+		f.reset = true
+	}
 	m.learn(f, ev, now)
 	if slow && f.Offload() != OffloadNone {
 		m.stats.Offloads++
