@@ -51,6 +51,12 @@ func (t *Table) count(r *record, ev *Event) (moved [2]bool) {
 	if ev.Has&HasCounters == 0 {
 		return moved
 	}
+	if ev.Kind.whole() && (ev.Packets[0] < r.packets[0] || ev.Packets[1] < r.packets[1]) {
+		// Another program has set them to zero: what came since is not known.
+		r.packets, r.bytes = ev.Packets, ev.Bytes
+		r.clear(based)
+		return [2]bool{true, true}
+	}
 	for d := range r.packets {
 		if ev.Packets[d] > r.packets[d] {
 			t.stats.Packets += ev.Packets[d] - r.packets[d]
@@ -224,7 +230,7 @@ func (t *Table) absorbTCP(r *record, ev *Event, now int64) {
 	}
 	const slack = uint32(2 * second / eighth) // both are rounded
 	expires := t.eighths(now + int64(ev.Timeout)*second)
-	closer := r.expires != 0 && expires+slack < r.expires || r.offloaded() && (!ev.Kind.whole() || was.has(rstSeen))
+	closer := !was.has(adjusted) && r.expires != 0 && expires+slack < r.expires || r.offloaded() && (!ev.Kind.whole() || was.has(rstSeen))
 	if closer || was.has(rstTimed) && expires <= r.expires+slack {
 		r.set(rstTimed)
 	}

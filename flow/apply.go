@@ -111,7 +111,8 @@ func (t *Table) create(dst []Change, ev *Event, now int64) []Change {
 func (t *Table) adopt(r *record, ev *Event, now int64) {
 	switch {
 	case r.state == StateNew && r.orig.Proto == TCP && r.bits.has(stamped):
-		r.seen = min(now, r.start)
+		// The clock that stamped it may have been set since: it is not ended at once.
+		r.seen = max(min(now, r.start), now-t.lifetime(r)+2*second)
 	case r.state == StateEstablished && ev.Has&HasTimeout != 0:
 		r.seen = max(min(now, r.start), t.lastPacket(r, ev, t.given(r), now))
 	}
@@ -120,7 +121,7 @@ func (t *Table) adopt(r *record, ev *Event, now int64) {
 func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change {
 	r := t.slab.at(slot)
 	r.round = t.round
-	state, path, mark, labels, expires := r.state, r.path(), r.mark, r.labels, r.expires
+	state, path, mark, labels, expires, class := r.state, r.path(), r.mark, r.labels, r.expires, r.class()
 	t.gauge(r, -1)
 	alive := t.absorb(r, ev, now)
 	r.state = r.deriveState()
@@ -148,11 +149,14 @@ func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change
 	switch {
 	case r.reason != ReasonNone:
 	case r.bits.has(asked):
-		if ev.Kind.whole() {
+		if ev.Kind == Answer { // a dump may have shown it before it was asked for
 			t.judge(slot, alive, now)
 		}
 	case r.expires < expires || r.path() != path:
 		t.hasten(slot)
+	}
+	if r.class() != class && r.state == state {
+		t.regroup(slot)
 	}
 	return dst
 }
@@ -173,8 +177,7 @@ func (t *Table) turned(dst []Change, slot uint32, was State, now int64) []Change
 	switch {
 	case r.reason != ReasonNone:
 	case r.bits.has(asked):
-		t.wheel.remove(slot)
-		t.wheel.insert(slot, r.class(), r.armed)
+		t.regroup(slot)
 	default:
 		t.arm(slot, t.look(r))
 	}
@@ -299,8 +302,9 @@ func (t *Table) sight(dst []Change, ev *Event, now int64) []Change {
 	r.showed(now)
 	t.gauge(r, +1)
 	if r.state != was {
-		dst = t.turned(dst, slot, was, now)
+		return t.turned(dst, slot, was, now)
 	}
+	t.regroup(slot)
 	return dst
 }
 

@@ -88,7 +88,12 @@ func (k *KernelTimers) of(p Proto) (idle, whole int64) {
 // endsEarly tells whether the kernel lets go of a flow before its life is over. What
 // conntrack takes for closed both ways is the kernel's to end.
 func (t *Table) endsEarly(r *record, expiry, deadline int64) bool {
-	return r.expires != 0 && r.tcp != TCPLastAck && r.tcp != TCPTimeWait && expiry+second+eighth < deadline
+	switch {
+	case r.expires == 0, Status(r.status)&StatusFixedTimeout != 0, r.tcp == TCPLastAck, r.tcp == TCPTimeWait,
+		r.orig.Proto == SCTP, r.orig.Proto == DCCP: // they may have shut down: their states are not known
+		return false
+	}
+	return expiry+second+eighth < deadline
 }
 
 // eighth is the unit of record.expires, in ns.
@@ -102,8 +107,8 @@ func (r *record) class() class {
 	switch {
 	case r.reason != ReasonNone, r.bits.has(pressed):
 		return classAsked
-	case r.state == StateClosed:
-		return classCandidate
+	case r.state == StateClosed && (!r.offloaded() || r.bits.has(based)):
+		return classCandidate // not by the tap's word alone: that may be forged
 	case r.state == StateNew:
 		return classHalfOpen
 	}
@@ -121,6 +126,13 @@ func (t *Table) tickAt(at int64) uint32 {
 func (t *Table) arm(slot uint32, at int64) {
 	t.wheel.remove(slot)
 	t.enter(slot, at)
+}
+
+// regroup is for a flow whose class may be another one.
+func (t *Table) regroup(slot uint32) {
+	r := t.slab.at(slot)
+	t.wheel.remove(slot)
+	t.wheel.insert(slot, r.class(), r.armed)
 }
 
 // hasten has a flow looked at earlier, if it must be.
@@ -160,12 +172,12 @@ func (t *Table) Sweep(dst []Action, now int64, max int) (_ []Action, more bool) 
 	}
 	t.stats.WheelLag = int64(to-t.wheel.now) * tick
 	t.pressure.measure(t.stats.Created, to)
-	t.recycle(now, max)
+	crowded := t.recycle(now, max)
 	t.relieve(now)
 	t.readjust(max)
 	dst = append(dst, t.asks...)
 	t.asks = t.asks[:0]
-	return dst, budget == 0 || t.rearm < t.slab.next
+	return dst, budget == 0 || t.rearm < t.slab.next || crowded
 }
 
 // visit looks at one flow that the wheel has come to.
@@ -204,13 +216,15 @@ func (t *Table) judge(slot uint32, alive bool, now int64) {
 	switch {
 	case r.reason != ReasonNone:
 	case r.state == StateClosed && r.offloaded() && !r.bits.has(based):
-		r.set(based)
-		t.arm(slot, at)
+		if !press {
+			r.set(based)
+		}
+		t.arm(slot, min(at, now+settling))
 	case at <= now && r.state == StateClosed && !r.offloaded() && !r.bits.has(expiring):
 		t.arm(slot, t.letExpire(r, now))
 	case at <= now:
 		t.remove(slot, r.whyOver(), now)
-	case press && !alive && t.crowded(0):
+	case press && !alive && now >= r.seen+second && t.crowded(0):
 		t.remove(slot, ReasonRecycled, now)
 	case r.state != StateClosed && !r.offloaded() && t.endsEarly(r, expiry, at) && expiry-margin <= now:
 		t.extend(r, uint32((at+t.unmistakable(r)-now)/second)+2, now)
@@ -235,14 +249,15 @@ func (t *Table) watched(r *record, now int64) int64 {
 	own := 30 * second
 	switch r.orig.Proto {
 	case TCP:
-		own = 60 * second
+		own = min(60*second, int64(t.timers.Established)*second,
+			t.ageing.Lifetime(TCP, r.port(), StateEstablished), t.ageing.Lifetime(TCP, r.port(), StateClosing))
 	case UDP:
 		if Status(r.status)&StatusAssured == 0 {
 			return at // the next packet makes it assured, and that is an event
 		}
 		own = min(int64(t.timers.UDPStream)*second, t.ageing.Lifetime(UDP, r.port(), StateEstablished))
 	}
-	return min(at, now+own-margin)
+	return min(at, now+max(own-margin, poll))
 }
 
 // unask is for a flow that is no longer waited for.

@@ -37,13 +37,17 @@ func TestAdoptedUDPThatIsNotAssured(t *testing.T) {
 	}
 }
 
-// A start from before the clock was set does not confuse the wheel.
+// A start from before the clock was set does not confuse the wheel: the handshake is
+// given a moment, and then judged.
 func TestAdoptedFromBeforeTheClockWasSet(t *testing.T) {
 	r := newRig(t)
 	r.now = 2_100_000_000 * second
 	k := key(t, TCP, "10.0.0.1:1000", "192.0.2.1:80")
 	r.apply(syncStart, event(Sample, k, 1, withTCP(TCPSynSent), withStart(100*second), withTimeout(100)), syncEnd)
-	if actions, _ := r.Sweep(nil, r.now+second, 100); len(actions) != 1 || actions[0].Verb != Read {
+	if actions, _ := r.Sweep(nil, r.now+second, 100); len(actions) != 0 {
+		t.Errorf("a handshake whose time is not known is asked %v of at once", actions)
+	}
+	if actions, _ := r.Sweep(nil, r.now+3*second, 100); len(actions) != 1 || actions[0].Verb != Read {
 		t.Errorf("a handshake that is over is not asked for: %v", actions)
 	}
 }

@@ -240,6 +240,10 @@ func (m *model) count(f *modelFlow, ev *Event) (moved int) {
 	if ev.Has&HasCounters == 0 {
 		return 0
 	}
+	if ev.Kind.whole() && (ev.Packets[0] < f.Packets[0] || ev.Packets[1] < f.Packets[1]) {
+		f.Packets, f.Bytes, f.settled = ev.Packets, ev.Bytes, false
+		return 2
+	}
 	for d := range 2 {
 		if ev.Packets[d] > f.Packets[d] {
 			m.stats.Packets += ev.Packets[d] - f.Packets[d]

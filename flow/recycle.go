@@ -54,7 +54,9 @@ func (t *Table) SetLimit(flows int) {
 // empties: at most once a second, as each time all flows are looked through.
 func (t *Table) relieve(now int64) {
 	level := t.pressure.levelOf(t.stats.Flows)
-	if level == t.pressure.level || now < t.pressure.since+second {
+	switch {
+	case level == t.pressure.level, now < t.pressure.since+second,
+		level < t.pressure.level && t.pressure.levelOf(t.stats.Flows+t.pressure.limit/64) >= t.pressure.level:
 		return
 	}
 	if level > t.pressure.level {
@@ -65,21 +67,20 @@ func (t *Table) relieve(now int64) {
 
 // recycle makes room: candidates go first, then what was never answered, then what
 // has the least life left. A flow that may be alive is asked for first, and spared
-// if it is; but only once, as something has to go.
-func (t *Table) recycle(now int64, max int) {
-	if t.pressure.limit == 0 {
-		return
-	}
+// if it is; but only once, as something has to go. While a dump runs, events may have
+// been lost, and what seems never answered is asked for too. It reports whether more
+// are to go than it has come to.
+func (t *Table) recycle(now int64, max int) (more bool) {
 	for range max {
 		if !t.crowded(t.pressed) {
-			return
+			return false
 		}
 		slot, ok := t.victim()
 		if !ok {
-			return
+			return false
 		}
 		r := t.slab.at(slot)
-		if r.state == StateNew || r.bits.has(spared) || r.state == StateClosed && !r.offloaded() {
+		if r.state == StateNew && !t.syncing || r.bits.has(spared) || r.state == StateClosed && !r.offloaded() {
 			t.remove(slot, ReasonRecycled, now)
 			continue
 		}
@@ -90,6 +91,7 @@ func (t *Table) recycle(now int64, max int) {
 		t.pressed++
 		t.arm(slot, now+retry)
 	}
+	return t.crowded(t.pressed)
 }
 
 // crowded tells whether more flows must go than those that are about to.

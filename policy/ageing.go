@@ -77,11 +77,14 @@ func parseTimeout(s string) (time.Duration, error) {
 	}
 }
 
-// parseDuration reads a time span greater than zero.
-func parseDuration(s string) (time.Duration, error) {
+// parseClosing reads a time span that may be a fraction of a second.
+func parseClosing(s string) (time.Duration, error) {
 	v, err := parseSpan(s)
-	if err == nil && v <= 0 {
+	switch {
+	case err == nil && v <= 0:
 		return 0, fmt.Errorf("%q: must be more than nothing", s)
+	case v > maxTimeout:
+		return 0, fmt.Errorf("%q: must be 240h at the most", s)
 	}
 	return v, err
 }

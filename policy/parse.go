@@ -93,7 +93,7 @@ func (r *reader) readAgeing(f *file, a *Ageing) {
 	read(r, "ageing.tcp.established", in.TCP.Established, &a.TCP.Established, parseTimeout)
 	read(r, "ageing.tcp.handshake", in.TCP.Handshake, &a.TCP.Handshake, parseTimeout)
 	read(r, "ageing.tcp.half_closed", in.TCP.HalfClosed, &a.TCP.HalfClosed, parseTimeout)
-	read(r, "ageing.tcp.closing", in.TCP.Closing, &a.TCP.Closing, parseDuration)
+	read(r, "ageing.tcp.closing", in.TCP.Closing, &a.TCP.Closing, parseClosing)
 
 	first := make(map[string]string) // by name, the key of the entry that was first
 	for i := range in.Protocols {

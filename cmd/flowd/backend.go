@@ -33,7 +33,7 @@ func (b *backend) Status() *flowdv1.Status {
 		Ready: b.Table().Stats().Syncs > 0,
 		Table: b.tableStatus(), Rates: b.rateStatus(), Path: b.pathStatus(), Events: b.eventStatus(),
 	}
-	for _, c := range p.settings {
+	for _, c := range p.changes() {
 		if c.Err != nil {
 			s.Settings = append(s.Settings, fmt.Sprintf("%s not set to %d: %v", c.Name, c.Want, c.Err))
 			continue

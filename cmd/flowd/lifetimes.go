@@ -16,6 +16,9 @@ import (
 // others that flowd would not choose, when it is full.
 const kernelReserve = 16
 
+// maxLimit is as many flows as a table can number, and more than any memory holds.
+const maxLimit = 1 << 30
+
 // judgedBy is what the configuration has flows judged by, in a kernel as it is set now.
 func judgedBy(cfg policy.Config, log *slog.Logger) engine.Config {
 	return engine.Config{Ageing: cfg.Ageing.Lifetimes(), Timers: kernelTimers(), Limit: limit(cfg.Flowtable.MaxFlows, log)}
@@ -24,6 +27,7 @@ func judgedBy(cfg policy.Config, log *slog.Logger) engine.Config {
 // limit is how many flows there may be: what is wanted, but less than the kernel has
 // room for.
 func limit(wanted uint64, log *slog.Logger) int {
+	wanted = min(wanted, maxLimit)
 	most, err := ct.ReadSysctl("nf_conntrack_max")
 	if err != nil || most <= 0 { // 0: the kernel has no limit
 		return int(wanted)
@@ -82,17 +86,25 @@ func timeouts(a policy.Ageing) *nft.Timeouts {
 
 func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }
 
-// shortLived are the services whose flows live for less than the flowtable would keep
-// them: there they would outlive it, and offload does little for them.
+// returning is how much longer than the flowtable keeps a silent flow it must live, in
+// seconds, to be offloaded: what it has left when it is taken out, for whatever reason,
+// is its timeout less that of the flowtable (flow_offload_fixup_ct).
+const returning = 5
+
+// shortLived are the services whose flows live for no longer than the flowtable would
+// keep them: there they would outlive it, and offload does little for them.
 func shortLived(a policy.Ageing, k flow.KernelTimers) []nft.Service {
-	var services []nft.Service
+	kept := map[flow.Proto]uint32{flow.TCP: k.FlowTCP, flow.UDP: k.FlowUDP}
+	named := []nft.Service{{Proto: flow.TCP}, {Proto: flow.UDP}}
 	for _, p := range a.Protocols {
-		kept := k.FlowUDP
-		if p.Protocol == flow.TCP {
-			kept = k.FlowTCP
-		}
-		if seconds(p.Idle) < kept {
-			services = append(services, nft.Service{Proto: p.Protocol, Port: p.Port})
+		named = append(named, nft.Service{Proto: p.Protocol, Port: p.Port})
+	}
+	l := a.Lifetimes()
+	var services []nft.Service
+	for _, s := range named {
+		life := time.Duration(l.Lifetime(s.Proto, s.Port, flow.StateEstablished))
+		if kept[s.Proto] > 0 && seconds(life) < kept[s.Proto]+returning {
+			services = append(services, s)
 		}
 	}
 	return services

@@ -34,9 +34,9 @@ const (
 // parts are what the daemon consists of, wired together.
 type parts struct {
 	log      *slog.Logger
-	file     string                 // configuration, to be read again
-	from     atomic.Pointer[string] // the file in force; empty: built-in defaults
-	settings []ct.SysctlChange
+	file     string                            // configuration, to be read again
+	from     atomic.Pointer[string]            // the file in force; empty: built-in defaults
+	settings atomic.Pointer[[]ct.SysctlChange] // of the kernel, as found and set
 	keeper   *keeper
 	reader   *ct.Reader
 	writer   *ct.Writer
@@ -111,11 +111,11 @@ func assemble(cfg policy.Config, log *slog.Logger) (_ *parts, err error) {
 	// Before the ruleset, as its loading sets nf_conntrack_acct, and after it, as
 	// it makes the kernel load conntrack, where that was not: only then there are
 	// settings.
-	p.settings = ct.Ensure(ct.Needed)
+	first := ct.Ensure(ct.Needed)
 	if err = p.keeper.load(); err != nil {
 		return nil, err
 	}
-	if err = p.settle(cfg); err != nil {
+	if err = p.settle(cfg, first); err != nil {
 		return nil, err
 	}
 	p.engine = engine.New(judgedBy(cfg, log), kernel{p.reader, p.writer}, journalSize)
@@ -137,16 +137,15 @@ func (p *parts) openTap() {
 		"tried", fmt.Sprintf("%d to %d", tapGroup, tapGroup+tapGroups-1))
 }
 
-// settle sets what could not be set before the ruleset was loaded, and tells.
-func (p *parts) settle(cfg policy.Config) error {
-	first := p.settings
-	p.settings = ct.Ensure(slices.Concat(ct.Needed, idleTimeouts(cfg.Ageing)))
+// settle sets what could not be set before the ruleset was loaded, and tells; first is
+// what could.
+func (p *parts) settle(cfg policy.Config, first []ct.SysctlChange) error {
 	for _, s := range first {
 		if s.Err == nil {
-			p.settings = append(p.settings, s)
+			p.tell(s)
 		}
 	}
-	for _, s := range p.settings {
+	for _, s := range ct.Ensure(slices.Concat(ct.Needed, idleTimeouts(cfg.Ageing))) {
 		if errors.Is(s.Err, os.ErrNotExist) && s.Name == "nf_conntrack_events" {
 			return coded{fmt.Errorf("setting %s: %w", s.Name, s.Err), exitKernel}
 		}
@@ -155,8 +154,25 @@ func (p *parts) settle(cfg policy.Config) error {
 	return nil
 }
 
-// tell logs a setting that was changed, or could not be.
+// changes are the settings that were changed, or could not be, each once: what it was
+// at first, and what came of the last attempt.
+func (p *parts) changes() []ct.SysctlChange {
+	if all := p.settings.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// tell logs a setting that was changed, or could not be, and keeps it for the status.
 func (p *parts) tell(s ct.SysctlChange) {
+	all := slices.Clone(p.changes())
+	if i := slices.IndexFunc(all, func(c ct.SysctlChange) bool { return c.Name == s.Name }); i >= 0 {
+		was := all[i].Was
+		all[i], all[i].Was = s, was
+	} else {
+		all = append(all, s)
+	}
+	p.settings.Store(&all)
 	switch {
 	case s.Err != nil:
 		p.log.Warn("setting not changed: flowd goes without", "setting", s.Name, "for", s.Why, "error", s.Err)
