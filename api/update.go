@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"flowd/api/flowdv1"
 	"flowd/flow"
@@ -10,10 +11,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// maxLifetime, in s, is the longest that a configuration may say too: it is far
-// below the 24 days that the kernel's clock can tell (nf_ct_expires,
+// MaxLifetime is the longest that a flow may be given, and a configuration may say:
+// it is far below the 24 days that the kernel's clock can tell (nf_ct_expires,
 // net/netfilter/nf_conntrack.h, at HZ=1000).
-const maxLifetime = 240 * 60 * 60
+const MaxLifetime = 240 * time.Hour
+
+// maxLifetime is MaxLifetime in s.
+const maxLifetime = uint32(MaxLifetime / time.Second)
 
 // UpdateFlow implements flowdv1.FlowdServer.
 func (s *Server) UpdateFlow(ctx context.Context, req *flowdv1.UpdateFlowRequest) (*flowdv1.Flow, error) {

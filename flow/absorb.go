@@ -73,7 +73,8 @@ func (t *Table) count(r *record, ev *Event) (moved [2]bool) {
 	return moved
 }
 
-// notice works out when the flow last showed a packet. What is found is never too early, or a living flow would be ended.
+// notice works out when the flow last showed a packet. What is found is never too
+// early, or a living flow would be ended.
 //
 // A handshake has its time from the first packet on, however often that is sent
 // again.

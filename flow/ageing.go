@@ -53,13 +53,8 @@ func (t *Table) SetLifetime(h Handle, seconds uint32) bool {
 func (t *Table) readjust(max int) {
 	end := min(t.slab.next, t.rearm+uint32(max))
 	for ; t.rearm < end; t.rearm++ {
-		if !t.slab.used(t.rearm) {
-			continue
+		if t.slab.used(t.rearm) {
+			t.hasten(t.rearm)
 		}
-		r := t.slab.at(t.rearm)
-		if r.reason != ReasonNone || r.bits.has(asked) {
-			continue
-		}
-		t.hasten(t.rearm)
 	}
 }

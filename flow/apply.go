@@ -155,7 +155,7 @@ func (t *Table) update(dst []Change, slot uint32, ev *Event, now int64) []Change
 	case r.expires < expires || r.path() != path:
 		t.hasten(slot)
 	}
-	if r.class() != class && r.state == state {
+	if r.class() != class {
 		t.regroup(slot)
 	}
 	return dst
@@ -174,11 +174,7 @@ func (t *Table) turned(dst []Change, slot uint32, was State, now int64) []Change
 	if r.state == StateClosed {
 		return t.candidate(dst, slot, now)
 	}
-	switch {
-	case r.reason != ReasonNone:
-	case r.bits.has(asked):
-		t.regroup(slot)
-	default:
+	if r.reason == ReasonNone && !r.bits.has(asked) {
 		t.arm(slot, t.look(r))
 	}
 	return dst
@@ -284,7 +280,7 @@ func (t *Table) sight(dst []Change, ev *Event, now int64) []Change {
 	if r.bits.has(heir) && now < r.start+tapDelay {
 		return dst
 	}
-	was := r.state
+	was, class := r.state, r.class()
 	t.gauge(r, -1)
 	switch {
 	case ev.Kind == RST:
@@ -302,9 +298,11 @@ func (t *Table) sight(dst []Change, ev *Event, now int64) []Change {
 	r.showed(now)
 	t.gauge(r, +1)
 	if r.state != was {
-		return t.turned(dst, slot, was, now)
+		dst = t.turned(dst, slot, was, now)
 	}
-	t.regroup(slot)
+	if r.class() != class {
+		t.regroup(slot)
+	}
 	return dst
 }
 

@@ -107,12 +107,18 @@ func (r *record) class() class {
 	switch {
 	case r.reason != ReasonNone, r.bits.has(pressed):
 		return classAsked
-	case r.state == StateClosed && (!r.offloaded() || r.bits.has(based)):
+	case r.state == StateClosed && !r.unsettled():
 		return classCandidate // not by the tap's word alone: that may be forged
 	case r.state == StateNew:
 		return classHalfOpen
 	}
 	return classLive
+}
+
+// unsettled tells whether a flow is closed by the tap's word alone, and its counters
+// have not been read since the closing packets must have come through.
+func (r *record) unsettled() bool {
+	return r.state == StateClosed && r.offloaded() && !r.bits.has(based)
 }
 
 // tickAt is the first tick at which a time has come. The wheel turns once in 18 years:
@@ -128,16 +134,19 @@ func (t *Table) arm(slot uint32, at int64) {
 	t.enter(slot, at)
 }
 
-// regroup is for a flow whose class may be another one.
+// regroup is for a flow whose class has become another one.
 func (t *Table) regroup(slot uint32) {
 	r := t.slab.at(slot)
 	t.wheel.remove(slot)
 	t.wheel.insert(slot, r.class(), r.armed)
 }
 
-// hasten has a flow looked at earlier, if it must be.
+// hasten has a flow looked at earlier, if it must be and is not asked for already.
 func (t *Table) hasten(slot uint32) {
 	r := t.slab.at(slot)
+	if r.reason != ReasonNone || r.bits.has(asked) {
+		return
+	}
 	if at := t.look(r); int32(t.tickAt(at)-r.armed) < 0 {
 		t.arm(slot, at)
 	}
@@ -190,8 +199,7 @@ func (t *Table) visit(slot uint32, now int64) {
 		t.enter(slot, t.letExpire(r, now))
 		return
 	default:
-		settled := r.state != StateClosed || !r.offloaded() || r.bits.has(based)
-		if at := t.look(r); at > now && settled && !r.bits.has(asked|adjusted) {
+		if at := t.look(r); at > now && !r.unsettled() && !r.bits.has(asked|adjusted) {
 			t.enter(slot, at)
 			return
 		}
@@ -215,7 +223,7 @@ func (t *Table) judge(slot uint32, alive bool, now int64) {
 	at, expiry := t.deadline(r), t.expiry(r)
 	switch {
 	case r.reason != ReasonNone:
-	case r.state == StateClosed && r.offloaded() && !r.bits.has(based):
+	case r.unsettled():
 		if !press {
 			r.set(based)
 		}

@@ -12,9 +12,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// maxLifetime is the longest that flowd takes.
-const maxLifetime = 240 * time.Hour
-
 func newFlowSet(c *connection) *cobra.Command {
 	var (
 		sel      selection
@@ -67,7 +64,7 @@ func parseLifetime(s string) (uint32, error) {
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("--lifetime %s: neither a time span such as 60s or 2m30s, nor policy", s)
-	case d < time.Second || d > maxLifetime:
+	case d < time.Second || d > api.MaxLifetime:
 		return 0, fmt.Errorf("--lifetime %s: not from 1s to 240h; policy gives the flow back to the configuration", s)
 	case d%time.Second != 0:
 		return 0, fmt.Errorf("--lifetime %s: not in whole seconds", s)
