@@ -35,12 +35,7 @@ func write(t *testing.T, space *testenv.Namespace) *Writer {
 // TestWriterChecksTheID asks for an entry by tuple, once with another id and once
 // with its own, for each kind of tuple that the traffic has.
 func TestWriterChecksTheID(t *testing.T) {
-	lab := testenv.Up(t, testenv.NAT)
-	conntrackOn(t, lab)
-	f := follow(t, lab.Router, ReaderConfig{})
-	w := write(t, lab.Router)
-	mixedTraffic(t, lab)
-	f.refresh()
+	f, w := busy(t)
 	var all []flow.Action
 	for e := range f.table.All() {
 		all = append(all, flow.Action{Verb: flow.Remove, Orig: e.Orig, ID: e.ID})
@@ -82,14 +77,21 @@ func TestWriterChecksTheID(t *testing.T) {
 	}
 }
 
-// TestWriterReads has entries read one by one: what comes is what a dump shows.
-func TestWriterReads(t *testing.T) {
+// busy returns a table that knows the traffic of a router, and a writer to its kernel.
+func busy(t *testing.T) (*follower, *Writer) {
+	t.Helper()
 	lab := testenv.Up(t, testenv.NAT)
 	conntrackOn(t, lab)
 	f := follow(t, lab.Router, ReaderConfig{})
 	w := write(t, lab.Router)
 	mixedTraffic(t, lab)
 	f.refresh()
+	return f, w
+}
+
+// TestWriterReads has entries read one by one: what comes is what a dump shows.
+func TestWriterReads(t *testing.T) {
+	f, w := busy(t)
 	want := map[uint32]flow.Flow{}
 	var reads []flow.Action
 	for e := range f.table.All() {
@@ -142,12 +144,7 @@ func TestWriterMerges(t *testing.T) {
 // TestWriterExtends gives entries more time: no packet is seen in that, and a TCP
 // connection that is reopened is half-closed.
 func TestWriterExtends(t *testing.T) {
-	lab := testenv.Up(t, testenv.NAT)
-	conntrackOn(t, lab)
-	f := follow(t, lab.Router, ReaderConfig{})
-	w := write(t, lab.Router)
-	mixedTraffic(t, lab)
-	f.refresh()
+	f, w := busy(t)
 	before := map[uint32]flow.Flow{}
 	var extend []flow.Action
 	const timeout = 77_777
